@@ -1,0 +1,23 @@
+// Names of error kinds.
+#include "bp/error.h"
+
+namespace bp {
+
+const char* name_of(ErrorKind kind) noexcept {
+  switch (kind) {
+    case ErrorKind::shape: return "shape";
+    case ErrorKind::dtype: return "dtype";
+    case ErrorKind::value: return "value";
+    case ErrorKind::trace: return "trace";
+    case ErrorKind::gradient: return "gradient";
+    case ErrorKind::state: return "state";
+    case ErrorKind::io: return "io";
+    case ErrorKind::format: return "format";
+    case ErrorKind::config: return "config";
+    case ErrorKind::diverged: return "diverged";
+    case ErrorKind::interrupted: return "interrupted";
+  }
+  return "?";
+}
+
+}  // namespace bp
