@@ -1,0 +1,165 @@
+// Data for training: sources of samples, datasets in memory, and the loader that hands out shuffled mini-batches.
+//
+//   auto [train, validation] = load_idx_pair(images, labels).scaled().split(0.1, Key{1});   // bp/datasets.h
+//   DataLoader loader(train, {.batch_size = 64, .key = Key{42}});
+//   for (auto [x, y] : loader) step(x, y);   // one epoch; the next loop runs the next epoch
+#pragma once
+
+#include <cstdint>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bp/array.h"
+#include "bp/rng.h"
+
+namespace bp::data {
+
+// x: [n, ...]; y: [n, ...], or without a buffer when the source has no targets.
+struct Batch {
+  Array x;
+  Array y;
+};
+
+// Where batches come from. fetch() is called from several threads at once and must not change the source.
+class Source {
+ public:
+  virtual ~Source() = default;
+  // Rows of one epoch.
+  virtual std::int64_t size() const = 0;
+  // The rows in the order given, each in [0, size()). Random augmentation draws from key.fold(row): `key` belongs to
+  // the epoch, so a sample looks the same whatever batch or thread it falls into.
+  virtual Batch fetch(std::span<const std::int64_t> rows, Key key) const = 0;
+};
+
+// Mean and standard deviation (with 1/N) of every channel: of the last dimension, or of everything when `x` is [N].
+struct Moments {
+  std::vector<float> mean, stddev;
+};
+
+// Inputs and targets in memory. Copies, subsets and splits share the arrays; the transform runs while a batch is
+// gathered.
+class ArrayDataset final : public Source {
+ public:
+  // inputs: [N, ...]; targets: [N, ...] or none. Throws Error(shape) when their rows differ or there are no inputs.
+  explicit ArrayDataset(Array inputs, Array targets = {}, std::vector<std::string> classes = {});
+
+  std::int64_t size() const override;
+  Batch fetch(std::span<const std::int64_t> rows, Key key = Key{}) const override;
+  Batch all() const;  // every row, in order
+
+  const Array& inputs() const noexcept { return inputs_; }  // untransformed, all rows, whatever the subset
+  const Array& targets() const noexcept { return targets_; }
+  const std::vector<std::string>& classes() const noexcept { return classes_; }
+  Shape sample_shape() const;  // of one input: [H, W, C]
+  DType dtype() const noexcept;
+
+  // x becomes f32 (f64 stays f64); u8 is divided by 255.
+  ArrayDataset scaled() const;
+  // As scaled(), then (x - mean) / stddev. One value, or one a channel (the last dimension). Throws Error(value) for a
+  // stddev that is not positive.
+  ArrayDataset normalized(std::vector<float> mean, std::vector<float> stddev) const;
+  // Of the rows of this subset, after scaling: what normalized() wants. A constant channel reports 1.
+  Moments moments() const;
+
+  ArrayDataset subset(std::span<const std::int64_t> rows) const;
+  ArrayDataset take(std::int64_t n) const;  // the first n rows, all when there are fewer
+  // {training, validation}: a random partition that depends only on (size, key). `fraction` in (0, 1); each part gets
+  // at least one row.
+  std::pair<ArrayDataset, ArrayDataset> split(double fraction, Key key) const;
+
+ private:
+  std::int64_t row(std::int64_t i) const;
+  Array gather_inputs(std::span<const std::int64_t> rows) const;
+
+  Array inputs_, targets_;
+  std::vector<std::string> classes_;
+  std::shared_ptr<const std::vector<std::int64_t>> rows_;  // null: every row
+  bool transform_ = false;
+  std::vector<float> scale_, shift_;  // x * scale + shift, by channel or for all
+};
+
+// A permutation of [0, n) that depends only on (n, key).
+std::vector<std::int64_t> permutation(std::int64_t n, Key key);
+
+// Throws Error(value) naming the first row that holds NaN or an infinity, and the value. Integers always pass.
+void check_finite(const Array& a, const char* what);
+// Throws Error(value) naming the first row whose class id is outside [0, classes), Error(dtype) when `labels` are not
+// integers.
+void check_labels(const Array& labels, std::int64_t classes, const char* what = "labels");
+
+struct LoaderOptions {
+  std::int64_t batch_size = 32;
+  bool shuffle = true;
+  Key key{};                      // of the shuffle and of augmentation
+  std::optional<bool> drop_last;  // leave out a last, smaller batch; unset: as `shuffle` (training drops, evaluation
+                                  // keeps)
+  int threads = 1;                // that fetch ahead; 0: fetch in next(). The batches are the same for any number
+  int depth = 4;                  // batches fetched ahead at most
+};
+
+// The next batch to come: batch `batch` of epoch `epoch`. All that has to be saved to resume exactly.
+struct LoaderState {
+  std::int64_t epoch = 0;
+  std::int64_t batch = 0;
+  friend bool operator==(const LoaderState&, const LoaderState&) = default;
+};
+
+// Hands out mini-batches epoch after epoch. The order of an epoch is a permutation that depends only on (key, epoch).
+// Used by one consumer at a time. What a fetching thread throws is rethrown by next() in the place of its batch; the
+// call after that tries the batch again.
+class DataLoader {
+ public:
+  // Throws Error(value) when an option is out of range or an epoch would have no batch.
+  DataLoader(std::shared_ptr<const Source> source, LoaderOptions options = {});
+  DataLoader(ArrayDataset dataset, LoaderOptions options = {});
+  ~DataLoader();  // stops the threads, also in the middle of an epoch
+  DataLoader(DataLoader&&) noexcept;
+  DataLoader& operator=(DataLoader&&) noexcept;
+
+  std::int64_t batches() const noexcept;  // in an epoch
+  const Source& source() const noexcept;
+  const LoaderOptions& options() const noexcept;
+
+  // The next batch, or none at the end of the epoch; then the next call begins the next epoch.
+  std::optional<Batch> next();
+
+  // After batch k was handed out this is (epoch, k + 1); after the end of the epoch (epoch + 1, 0).
+  LoaderState state() const noexcept;
+  // The next batch is exactly the one that followed state(). Throws Error(value) when it cannot exist.
+  void restore(LoaderState state);
+
+  struct End {};
+  class Iterator {
+   public:
+    using value_type = Batch;
+    using difference_type = std::ptrdiff_t;
+    explicit Iterator(DataLoader* loader) : loader_(loader), batch_(loader->next()) {}
+    Batch& operator*() { return *batch_; }
+    Iterator& operator++() {
+      batch_.reset();
+      batch_ = loader_->next();
+      return *this;
+    }
+    void operator++(int) { ++*this; }
+    friend bool operator==(const Iterator& i, End) { return !i.batch_.has_value(); }
+
+   private:
+    DataLoader* loader_;
+    std::optional<Batch> batch_;
+  };
+  // One epoch, or after restore() the rest of it. A loop that was left early is not continued: the next one begins the
+  // next epoch.
+  Iterator begin();
+  End end() const noexcept { return {}; }
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace bp::data
