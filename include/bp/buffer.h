@@ -20,14 +20,8 @@ class Buffer {
   std::size_t bytes() const noexcept { return bytes_; }
   const void* data() const noexcept { return memory_.get(); }
   void* mutable_data() const noexcept { return memory_.get(); }
-  template <class T>
-  const T* as() const noexcept {
-    return static_cast<const T*>(data());
-  }
-  template <class T>
-  T* as_mutable() const noexcept {
-    return static_cast<T*>(mutable_data());
-  }
+  template <class T> const T* as() const noexcept { return static_cast<const T*>(data()); }
+  template <class T> T* as_mutable() const noexcept { return static_cast<T*>(mutable_data()); }
   // True when no other Buffer shares this memory: the only case in which an executable writes in place.
   bool unique() const noexcept { return memory_.use_count() == 1 && !wrapped_; }
 

@@ -54,46 +54,22 @@ struct bfloat16 {
 };
 
 namespace detail {
-template <class T>
-struct dtype_of;
-template <>
-struct dtype_of<double> {
-  static constexpr DType value = DType::f64;
-};
-template <>
-struct dtype_of<float> {
-  static constexpr DType value = DType::f32;
-};
-template <>
-struct dtype_of<bfloat16> {
-  static constexpr DType value = DType::bf16;
-};
-template <>
-struct dtype_of<std::int64_t> {
-  static constexpr DType value = DType::i64;
-};
-template <>
-struct dtype_of<std::int32_t> {
-  static constexpr DType value = DType::i32;
-};
-template <>
-struct dtype_of<std::uint8_t> {
-  static constexpr DType value = DType::u8;
-};
-template <>
-struct dtype_of<bool> {
-  static constexpr DType value = DType::boolean;
-};
+template <class T> struct dtype_of;
+template <> struct dtype_of<double> { static constexpr DType value = DType::f64; };
+template <> struct dtype_of<float> { static constexpr DType value = DType::f32; };
+template <> struct dtype_of<bfloat16> { static constexpr DType value = DType::bf16; };
+template <> struct dtype_of<std::int64_t> { static constexpr DType value = DType::i64; };
+template <> struct dtype_of<std::int32_t> { static constexpr DType value = DType::i32; };
+template <> struct dtype_of<std::uint8_t> { static constexpr DType value = DType::u8; };
+template <> struct dtype_of<bool> { static constexpr DType value = DType::boolean; };
 }  // namespace detail
 
 // The DType of a C++ element type: dtype_of<float> == f32.
-template <class T>
-inline constexpr DType dtype_of = detail::dtype_of<T>::value;
+template <class T> inline constexpr DType dtype_of = detail::dtype_of<T>::value;
 
 // Calls f with a value-initialised element of the C++ type that stores `t`: dispatch(t, [&](auto zero) { using T =
 // decltype(zero); ... }).
-template <class F>
-decltype(auto) dispatch(DType t, F&& f) {
+template <class F> decltype(auto) dispatch(DType t, F&& f) {
   switch (t) {
     case DType::f64: return f(double{});
     case DType::f32: return f(float{});

@@ -1,0 +1,60 @@
+// Variable: a shared cell of state (a parameter, an optimizer moment, a learning rate, a counter, a random key).
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "bp/tensor.h"
+
+namespace bp {
+
+namespace detail {
+struct Cell;
+}
+
+// Reads and assignments keep program order, also while `compile` traces: a read after an assignment sees the new value.
+// If tracing throws, nothing is assigned. Copying a Variable copies its state (a new cell); moving keeps its identity;
+// alias() shares it.
+class Variable {
+ public:
+  Variable() = default;
+  // `trainable` marks a parameter: nn::parameters() lists it. The value is evaluated at once.
+  explicit Variable(const Tensor& initial, bool trainable = true);
+  Variable(const Variable& other);
+  Variable& operator=(const Variable& other);
+  Variable(Variable&&) noexcept = default;
+  Variable& operator=(Variable&&) noexcept = default;
+
+  bool defined() const noexcept { return cell_ != nullptr; }
+  // Another handle on the same cell (weight tying, optimizers).
+  Variable alias() const;
+  bool same_cell(const Variable& other) const noexcept { return cell_ == other.cell_; }
+
+  // The current value. Inside compile: symbolic.
+  Tensor get() const;
+  operator Tensor() const { return get(); }
+  // Assigns. Throws Error(shape / dtype) when the type differs, naming the variable. Outside compile evaluates at once.
+  void set(const Tensor& value);
+  void set(double value);  // fills; no retrace of compiled steps
+
+  const Type& type() const;
+  const Shape& shape() const { return type().shape; }
+  DType dtype() const { return type().dtype; }
+  const std::string& name() const;
+  void set_name(std::string name);
+  bool trainable() const;
+  void set_trainable(bool trainable);
+  // Number of the latest assignment; grows by one with each.
+  std::uint64_t version() const;
+
+  const std::shared_ptr<detail::Cell>& cell() const noexcept { return cell_; }
+  explicit Variable(std::shared_ptr<detail::Cell> cell) noexcept : cell_(std::move(cell)) {}
+
+ private:
+  std::shared_ptr<detail::Cell> cell_;
+};
+
+// Assigns many at once: all values are computed first (in one executable), then all assigned; on an exception none is.
+void assign(std::span<Variable> variables, std::span<const Tensor> values);
+
+}  // namespace bp

@@ -1,0 +1,59 @@
+// Attrs: the compile-time arguments of an op (axis, stride, dtype, ...): a small sorted map, hashable and printable.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "bp/dtype.h"
+#include "bp/shape.h"
+
+namespace bp::ir {
+
+// Something compared by identity only (a user's custom op).
+struct Opaque {
+  virtual ~Opaque() = default;
+};
+
+using Ints = std::vector<std::int64_t>;
+using AttrValue = std::variant<bool, std::int64_t, double, DType, std::string, Ints, std::vector<double>,
+                               std::shared_ptr<const Opaque>>;
+
+class Attrs {
+ public:
+  struct Entry {
+    const char* name;  // a string literal
+    AttrValue value;
+  };
+  Attrs() = default;
+  Attrs(std::initializer_list<Entry> entries);
+
+  bool has(std::string_view name) const noexcept;
+  bool flag(std::string_view name) const;
+  std::int64_t integer(std::string_view name) const;
+  double real(std::string_view name) const;
+  DType dtype(std::string_view name) const;
+  const std::string& text(std::string_view name) const;
+  const Ints& ints(std::string_view name) const;
+  Shape shape(std::string_view name) const;  // stored as Ints
+  const std::shared_ptr<const Opaque>& opaque(std::string_view name) const;
+
+  void set(const char* name, AttrValue value);
+  const std::vector<Entry>& entries() const noexcept { return entries_; }
+  bool empty() const noexcept { return entries_.empty(); }
+  std::size_t hash() const noexcept;
+  friend bool operator==(const Attrs& a, const Attrs& b) noexcept;
+  std::string str() const;  // "axis=1, keep=true"
+
+ private:
+  const AttrValue* find(std::string_view name) const noexcept;
+  std::vector<Entry> entries_;  // sorted by name
+};
+
+inline Ints to_ints(const Shape& s) { return Ints(s.begin(), s.end()); }
+
+}  // namespace bp::ir
