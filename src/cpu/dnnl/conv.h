@@ -54,10 +54,10 @@ class DnnlConv {
   std::size_t scratchpad_bytes() const noexcept;  // 64-byte aligned memory that run() may overwrite
 
   struct Args {
-    const void* x = nullptr;   // forward, weight_grad: read
-    const void* w = nullptr;   // forward, input_grad: read, packed when pack_bytes() > 0
-    const void* dy = nullptr;  // input_grad, weight_grad: read
-    void* out = nullptr;       // y, dx, or dw (packed when pack_bytes() > 0)
+    const void* x = nullptr;         // forward, weight_grad: read
+    const void* w = nullptr;         // forward, input_grad: read, packed when pack_bytes() > 0
+    const void* dy = nullptr;        // input_grad, weight_grad: read
+    void* out = nullptr;             // y, dx, or dw (packed when pack_bytes() > 0)
     const float* bias = nullptr;     // [out_channels], forward
     const void* residual = nullptr;  // like y, forward
     void* scratchpad = nullptr;

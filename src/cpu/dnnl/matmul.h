@@ -1,5 +1,5 @@
-// DnnlMatmul: a prepared oneDNN matrix product with its epilogue, run on raw pointers. Made by lowering (src/cpu/lower),
-// run by the executable. oneDNN stays hidden in the .cc files of this room.
+// DnnlMatmul: a prepared oneDNN matrix product with its epilogue, run on raw pointers. Made by lowering
+// (src/cpu/lower), run by the executable. oneDNN stays hidden in the .cc files of this room.
 #pragma once
 
 #include <cstddef>
@@ -16,10 +16,10 @@ enum class Activation : std::uint8_t { none, relu, tanh, sigmoid, gelu_tanh, gel
 
 // What is done to a product before it is stored: y = activation(product + bias + residual + y_old).
 struct Epilogue {
-  bool bias = false;        // a vector along the last dimension of the output, f32
-  bool residual = false;    // a tensor with the shape, strides and dtype of the output
-  bool accumulate = false;  // the output's old value
-  Activation activation = Activation::none;  // max(x, 0) as relu maps NaN to 0 in oneDNN: lowering decides
+  bool bias = false;                         // a vector along the last dimension of the output, f32
+  bool residual = false;                     // a tensor with the shape, strides and dtype of the output
+  bool accumulate = false;                   // the output's old value
+  Activation activation = Activation::none;  // relu keeps NaN; −infinity becomes NaN
 };
 
 // C[b, m, n] = epilogue(sum over k of A[b, m, k] · B[b, k, n]). Strides are in elements; of the two strides of a matrix
@@ -56,7 +56,8 @@ enum class MatmulPlan : std::uint8_t {
 class DnnlMatmul {
  public:
   // threads: the most that run() may use; fewer are taken when the work is small. The result may depend on the number,
-  // never on the run. Throws Error(dtype) for what dnnl_supports refuses, Error(shape) for strides outside the contract.
+  // never on the run. Throws Error(dtype) for what dnnl_supports refuses, Error(shape) for strides outside the
+  // contract.
   explicit DnnlMatmul(const MatmulSpec& spec, int threads, MatmulPlan plan = MatmulPlan::automatic);
   DnnlMatmul(DnnlMatmul&&) noexcept;
   DnnlMatmul& operator=(DnnlMatmul&&) noexcept;
@@ -72,8 +73,8 @@ class DnnlMatmul {
     const void* a = nullptr;
     const void* b = nullptr;  // packed when pack_bytes() > 0
     void* c = nullptr;
-    const float* bias = nullptr;      // [n]
-    const void* residual = nullptr;   // strides of C
+    const float* bias = nullptr;     // [n]
+    const void* residual = nullptr;  // strides of C
     void* scratchpad = nullptr;
   };
   // Not reentrant: one run of an object at a time.

@@ -1,0 +1,182 @@
+// oneDNN's engine, prepared primitives and the calls that differ between oneDNN 2 and 3.
+#include "cpu/dnnl/internal.h"
+
+#include <limits>
+
+#include "base/error.h"
+
+namespace bp::cpu::detail {
+
+const dnnl::engine& cpu_engine() {
+  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+namespace {
+const dnnl::stream& cpu_stream() {
+  static thread_local const dnnl::stream stream(cpu_engine());
+  return stream;
+}
+}  // namespace
+
+Memory::data_type dnnl_type(DType t) {
+  switch (t) {
+    case DType::f32: return Memory::data_type::f32;
+    case DType::bf16: return Memory::data_type::bf16;
+    default: fail(ErrorKind::dtype, "[dnnl] expected f32 or bf16, got {}", name_of(t));
+  }
+}
+
+bool is_reference(const std::string& impl) { return impl.find("ref") != std::string::npos; }
+
+bool has_avx512() noexcept {
+  constexpr int kAvx512 = static_cast<int>(dnnl::cpu_isa::avx512_core);  // instruction sets are bit masks
+  static const bool value = (static_cast<int>(dnnl::get_effective_cpu_isa()) & kAvx512) == kAvx512;
+  return value;
+}
+
+int Primitive::add(int argument, const Desc& desc) {
+  memories_.emplace_back(desc, cpu_engine(), nullptr);
+  pointers_.push_back(nullptr);
+  args_.push_back({argument, memories_.back().get()});
+  return static_cast<int>(args_.size()) - 1;
+}
+
+void Primitive::set(int slot, const void* data) const {
+  const auto i = static_cast<std::size_t>(slot);
+  if (pointers_[i] == data) return;  // setting a handle also zeroes the padding of a blocked layout
+  pointers_[i] = data;
+  memories_[i].set_data_handle(const_cast<void*>(data));
+}
+
+void Primitive::execute() const {
+  const dnnl_status_t status =
+      dnnl_primitive_execute(primitive_.get(), cpu_stream().get(), static_cast<int>(args_.size()), args_.data());
+  if (status != dnnl_success)
+    fail(ErrorKind::value, "[dnnl] {} failed with status {}", impl_, static_cast<int>(status));
+}
+
+void Reorder::create(const Desc& from, const Desc& to) {
+  primitive_.create(dnnl::reorder::primitive_desc(cpu_engine(), from, cpu_engine(), to));
+  from_ = primitive_.add(DNNL_ARG_FROM, from);
+  to_ = primitive_.add(DNNL_ARG_TO, to);
+}
+
+void Reorder::run(const void* from, void* to) const {
+  primitive_.set(from_, from);
+  primitive_.set(to_, to);
+  primitive_.execute();
+}
+
+dnnl::primitive_attr user_scratchpad() {
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return attr;
+}
+
+namespace {
+
+// The smallest denormal. While an executable runs denormals count as zero, so negative numbers become −0; otherwise at
+// most 1e-45 times themselves.
+constexpr float kReluSlope = std::numeric_limits<float>::denorm_min();
+
+dnnl::algorithm algorithm_of(Activation a) {
+  switch (a) {
+    case Activation::relu: return dnnl::algorithm::eltwise_relu;
+    case Activation::tanh: return dnnl::algorithm::eltwise_tanh;
+    case Activation::sigmoid: return dnnl::algorithm::eltwise_logistic;
+    case Activation::gelu_tanh: return dnnl::algorithm::eltwise_gelu_tanh;
+    case Activation::gelu_erf: return dnnl::algorithm::eltwise_gelu_erf;
+    case Activation::none: break;
+  }
+  return dnnl::algorithm::undef;
+}
+
+}  // namespace
+
+int append_epilogue(dnnl::primitive_attr& attr, const Epilogue& epilogue, const Desc& residual) {
+  dnnl::post_ops ops;
+  int residual_index = -1;
+  if (epilogue.accumulate) ops.append_sum(1.0f);
+  if (epilogue.residual) {
+    residual_index = ops.len();
+    ops.append_binary(dnnl::algorithm::binary_add, residual);
+  }
+  if (epilogue.activation != Activation::none) {
+    // oneDNN's plain relu turns NaN into 0, which would hide a diverged network: the leaky one multiplies.
+    const float alpha = epilogue.activation == Activation::relu ? kReluSlope : 0.0f;
+#if DNNL_VERSION_MAJOR >= 3
+    ops.append_eltwise(algorithm_of(epilogue.activation), alpha, 0.0f);
+#else
+    ops.append_eltwise(1.0f, algorithm_of(epilogue.activation), alpha, 0.0f);
+#endif
+  }
+  attr.set_post_ops(ops);
+  return residual_index;
+}
+
+namespace {
+constexpr auto kDirect = dnnl::algorithm::convolution_direct;
+constexpr auto kForward = dnnl::prop_kind::forward_training;
+}  // namespace
+
+#if DNNL_VERSION_MAJOR >= 3
+
+dnnl::matmul::primitive_desc matmul_desc(const Desc& a, const Desc& b, const Desc* bias, const Desc& c,
+                                         const dnnl::primitive_attr& attr) {
+  return bias ? dnnl::matmul::primitive_desc(cpu_engine(), a, b, *bias, c, attr)
+              : dnnl::matmul::primitive_desc(cpu_engine(), a, b, c, attr);
+}
+
+dnnl::convolution_forward::primitive_desc conv_forward_desc(const ConvDescs& d, const dnnl::primitive_attr& attr) {
+  if (d.has_bias)
+    return {cpu_engine(), kForward, kDirect, d.x, d.w, d.bias, d.y, d.stride, d.dilation, d.pad_low, d.pad_high, attr};
+  return {cpu_engine(), kForward, kDirect, d.x, d.w, d.y, d.stride, d.dilation, d.pad_low, d.pad_high, attr};
+}
+
+dnnl::convolution_backward_data::primitive_desc conv_input_grad_desc(const ConvDescs& d,
+                                                                     const dnnl::primitive_attr& attr) {
+  const auto hint = conv_forward_desc(d, dnnl::primitive_attr());
+  return {cpu_engine(), kDirect, d.x, d.w, d.y, d.stride, d.dilation, d.pad_low, d.pad_high, hint, attr};
+}
+
+dnnl::convolution_backward_weights::primitive_desc conv_weight_grad_desc(const ConvDescs& d,
+                                                                         const dnnl::primitive_attr& attr) {
+  const auto hint = conv_forward_desc(d, dnnl::primitive_attr());
+  return {cpu_engine(), kDirect, d.x, d.w, d.y, d.stride, d.dilation, d.pad_low, d.pad_high, hint, attr};
+}
+
+#else
+
+dnnl::matmul::primitive_desc matmul_desc(const Desc& a, const Desc& b, const Desc* bias, const Desc& c,
+                                         const dnnl::primitive_attr& attr) {
+  const auto desc = bias ? dnnl::matmul::desc(a, b, *bias, c) : dnnl::matmul::desc(a, b, c);
+  return {desc, attr, cpu_engine()};
+}
+
+dnnl::convolution_forward::primitive_desc conv_forward_desc(const ConvDescs& d, const dnnl::primitive_attr& attr) {
+  using Conv = dnnl::convolution_forward::desc;
+  const auto desc = d.has_bias
+                        ? Conv(kForward, kDirect, d.x, d.w, d.bias, d.y, d.stride, d.dilation, d.pad_low, d.pad_high)
+                        : Conv(kForward, kDirect, d.x, d.w, d.y, d.stride, d.dilation, d.pad_low, d.pad_high);
+  return {desc, attr, cpu_engine()};
+}
+
+dnnl::convolution_backward_data::primitive_desc conv_input_grad_desc(const ConvDescs& d,
+                                                                     const dnnl::primitive_attr& attr) {
+  const auto hint = conv_forward_desc(d, dnnl::primitive_attr());
+  const dnnl::convolution_backward_data::desc desc(kDirect, d.x, d.w, d.y, d.stride, d.dilation, d.pad_low, d.pad_high);
+  return {desc, attr, cpu_engine(), hint};
+}
+
+dnnl::convolution_backward_weights::primitive_desc conv_weight_grad_desc(const ConvDescs& d,
+                                                                         const dnnl::primitive_attr& attr) {
+  const auto hint = conv_forward_desc(d, dnnl::primitive_attr());
+  const dnnl::convolution_backward_weights::desc desc(kDirect, d.x, d.w, d.y, d.stride, d.dilation, d.pad_low,
+                                                      d.pad_high);
+  return {desc, attr, cpu_engine(), hint};
+}
+
+#endif
+
+}  // namespace bp::cpu::detail
