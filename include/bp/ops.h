@@ -3,8 +3,9 @@
 //
 // Broadcasting is NumPy's: shapes are aligned at the right, sizes must be equal or 1.
 // Promotion: operands meet in promote(a, b) (bp/dtype.h). A C++ number is weak: it takes the tensor's dtype, except
-// that a fractional number meeting integers gives f32. Division, exp and the like turn integers and booleans into f32.
-// Axes may be negative. Shape errors throw Error(shape), dtype errors Error(dtype), naming the op and the layer.
+// that a fractional number meeting integers gives f32 and a whole one that they cannot hold gives i64. Division, pow,
+// exp and the like turn integers and booleans into f32. Integers wrap; bool + bool is or, bool * bool is and. Axes may
+// be negative. Shape errors throw Error(shape), dtype errors Error(dtype), naming the op and the layer.
 #pragma once
 
 #include <functional>
@@ -65,7 +66,7 @@ Tensor round(const Tensor& x);
 Tensor isfinite(const Tensor& x);  // bool
 Tensor logical_not(const Tensor& x);
 Tensor relu(const Tensor& x);               // max(x, 0); gradient at 0: 0; NaN stays NaN
-Tensor cast(const Tensor& x, DType dtype);  // float to integer truncates; to bool: != 0
+Tensor cast(const Tensor& x, DType dtype);  // float to integer truncates and saturates; to bool: != 0
 Tensor stop_gradient(const Tensor& x);      // x, with a gradient of zero
 
 // ---- elementwise, two operands -------------------------------------------------------------------------------------
@@ -91,7 +92,8 @@ Tensor logical_or(const Tensor& a, const Tensor& b);
 Tensor select(const Tensor& condition, const Tensor& a, const Tensor& b);
 inline Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) { return select(condition, a, b); }
 
-// A scalar of x's dtype (f32 when x holds integers and v is fractional): what a C++ number becomes beside a tensor.
+// A scalar of x's dtype (beside integers: f32 when v is fractional, i64 when they cannot hold v): what a C++ number
+// becomes beside a tensor.
 Tensor weak_scalar(double v, const Tensor& beside);
 
 #define BP_BINARY_OPERATOR(op, fn)                                                          \

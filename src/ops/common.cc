@@ -2,17 +2,28 @@
 #include "ops/common.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace bp {
 
 Tensor weak_scalar(double v, const Tensor& beside) {
   DType t = beside.dtype();
-  if (!is_float(t) && v != static_cast<double>(static_cast<std::int64_t>(v))) t = DType::f32;
-  if (t == DType::boolean && v != 0 && v != 1) t = DType::i64;
+  if (!is_float(t) && !ops::holds(t, v)) t = ops::holds(DType::i64, v) ? DType::i64 : DType::f32;
   return full({}, v, t);
 }
 
 namespace ops {
+
+bool holds(DType t, double v) noexcept {
+  if (is_float(t)) return true;
+  const auto within = [&](double low, double past_high) { return v == std::trunc(v) && v >= low && v < past_high; };
+  switch (t) {
+    case DType::i64: return within(-0x1p63, 0x1p63);
+    case DType::i32: return within(-0x1p31, 0x1p31);
+    case DType::u8: return within(0, 256);
+    default: return within(0, 2);
+  }
+}
 
 Tensor to_float(const Tensor& x) { return is_float(x.dtype()) ? x : cast(x, DType::f32); }
 

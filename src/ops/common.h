@@ -23,6 +23,8 @@ using ir::VjpArgs;
 
 // Casts both to their promoted dtype and broadcasts both to their common shape.
 std::pair<Tensor, Tensor> meet(const Tensor& a, const Tensor& b, const char* op);
+// Whether an element of dtype t can be v: floats round, integers must be exact.
+bool holds(DType t, double v) noexcept;
 // x in a floating dtype: integers and booleans become f32.
 Tensor to_float(const Tensor& x);
 // The transpose of broadcasting: sums d over the dimensions that broadcasting to d.shape() added or stretched.

@@ -56,6 +56,7 @@ const OpDef op_iota{.name = "iota",
 using namespace ops;
 
 Tensor full(const Shape& shape, double value, DType dtype) {
+  if (!holds(dtype, value)) fail(ErrorKind::value, "[full] {} cannot hold {}", name_of(dtype), value);
   return record1(OpId::full, {}, {{"shape", ir::to_ints(shape)}, {"value", value}, {"dtype", dtype}});
 }
 Tensor zeros(const Shape& shape, DType dtype) { return full(shape, 0, dtype); }
