@@ -45,6 +45,7 @@ Variable::Variable(const Variable& other) {
   cell_->type = from.type;
   cell_->name = from.name;
   cell_->trainable = from.trainable;
+  cell_->version = from.version;
   cell_->value = own_leaf(cell_, from.value.buffer());  // memory is shared until one of the two is written
 }
 

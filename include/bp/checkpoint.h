@@ -1,0 +1,57 @@
+// Checkpoints: the state of a model, and of its optimizer, in one safetensors file, whole or not at all.
+//
+// Keys are the paths that PyTorch uses too ("conv1.weight"); the optimizer's begin with "optim.". The metadata carry
+// "bp.version" and "bp.layout", which says how the weights of Linear and Conv layers lie: "channels_last" is
+// [k1.., in, out] as in memory here, "pytorch" is [out, in, k1..].
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "bp/module.h"
+#include "bp/optim.h"
+
+namespace bp {
+
+using Metadata = std::map<std::string, std::string>;
+
+enum class WeightLayout { channels_last, pytorch };
+
+struct LoadOptions {
+  // Every Variable must be in the file and every tensor of the file must belong to a Variable. Without it, what is
+  // missing keeps its value and what is unexpected is left out.
+  bool strict = true;
+  // Converts between floating-point dtypes; otherwise a dtype that differs is an error.
+  bool convert = false;
+};
+
+namespace detail {
+void save_state(const std::string& path, std::vector<nn::NamedVariable> state, const optim::Optimizer* optimizer,
+                Metadata metadata, WeightLayout layout);
+Metadata load_state(const std::string& path, std::vector<nn::NamedVariable> state, const optim::Optimizer* optimizer,
+                    const LoadOptions& options);
+}  // namespace detail
+
+// Writes nn::state(model), the optimizer's state unless it is null, and `metadata` (whose keys must not begin with
+// "bp."). Throws Error(io) naming the path.
+template <nn::Module M>
+void save_state(const std::string& path, const M& model, const optim::Optimizer* optimizer = nullptr,
+                const Metadata& metadata = {}, WeightLayout layout = WeightLayout::channels_last) {
+  detail::save_state(path, nn::state(model), optimizer, metadata, layout);
+}
+
+// Reads a file of save_state into the model (and the optimizer unless it is null: without one the "optim." entries are
+// passed over). Returns the metadata. Everything is checked before anything is assigned: on Error(state), which lists
+// the names that are missing, unexpected, or of another shape or dtype, the model is as it was.
+// A file without "bp.layout" was written by PyTorch: its weights are transposed, "num_batches_tracked" is passed over,
+// and random states, which it does not have, keep their values.
+template <nn::Module M>
+Metadata load_state(const std::string& path, M& model, const optim::Optimizer* optimizer = nullptr,
+                    const LoadOptions& options = {}) {
+  nn::set_names(model);
+  return detail::load_state(path, nn::state(model), optimizer, options);
+}
+
+}  // namespace bp

@@ -1,0 +1,6 @@
+// Models: modules and their parameters (bp/module.h), the layers (bp/layers.h), initialisers (bp/init.h).
+#pragma once
+
+#include "bp/init.h"
+#include "bp/layers.h"
+#include "bp/module.h"
