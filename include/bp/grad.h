@@ -64,11 +64,13 @@ struct GradcheckResult {
   double worst = 0;  // largest |a - n| / (atol + rtol max(|a|, |n|))
   int input = -1;    // where it was
   std::int64_t element = -1;
+  int order = 1;  // 2: in the gradient of the gradient
   double analytic = 0, numeric = 0;
   std::string str() const;  // "input 0, element 17: analytic 1.25, numeric 2.5 (...)"
 };
 // Compares the reverse-mode gradient of a fixed random projection of f's outputs with central differences, element by
-// element. Inputs must be f64 (throws Error(dtype): f32 differences prove nothing); integer inputs are passed through.
+// element. Inputs and floating outputs must be f64 (throws Error(dtype): f32 differences prove nothing); integer inputs
+// are passed through, inputs without elements agree. NaN or infinity on either side is a failure.
 GradcheckResult gradcheck(const Function& f, const std::vector<Tensor>& inputs, const GradcheckOptions& options = {});
 GradcheckResult gradcheck(const std::function<Tensor(const Tensor&)>& f, const Tensor& x,
                           const GradcheckOptions& options = {});
