@@ -393,6 +393,7 @@ class Residual final : public LayerOf<Residual> {
   Sequential& inner() noexcept { return inner_; }
 
  private:
+  void require_same(const Shape& inner, const Shape& shortcut, const Shape& in) const;
   Sequential inner_;
   std::optional<Sequential> shortcut_;
 };

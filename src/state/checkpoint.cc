@@ -1,0 +1,173 @@
+// Checkpoints: named state to and from safetensors. Called through the templates of bp/checkpoint.h.
+#include "bp/checkpoint.h"
+
+#include <cstring>
+#include <unordered_set>
+
+#include "base/error.h"
+#include "bp/io.h"
+#include "bp/version.h"
+
+namespace bp::detail {
+
+namespace {
+
+constexpr const char* kVersionKey = "bp.version";
+constexpr const char* kLayoutKey = "bp.layout";
+constexpr const char* kChannelsLast = "channels_last";
+constexpr const char* kPyTorch = "pytorch";
+
+// `a` with its dimensions reordered: out.shape[i] = a.shape[order[i]].
+Array permuted(const Array& a, const std::vector<int>& order) {
+  const int rank = a.shape.rank();
+  Shape shape, stride;
+  const Shape from = row_major_strides(a.shape);
+  for (const int axis : order) {
+    shape.push_back(a.shape[axis]);
+    stride.push_back(from[axis]);
+  }
+  Array out = Array::empty(a.dtype, shape);
+  const std::size_t size = size_of(a.dtype);
+  auto* to = out.buffer.as_mutable<std::byte>();
+  const auto* source = a.buffer.as<std::byte>();
+  std::vector<std::int64_t> index(static_cast<std::size_t>(rank), 0);
+  std::int64_t at = 0;
+  for (std::int64_t i = 0, n = out.numel(); i < n; ++i, to += size) {
+    std::memcpy(to, source + static_cast<std::size_t>(at) * size, size);
+    for (int axis = rank - 1; axis >= 0; --axis) {
+      auto& count = index[static_cast<std::size_t>(axis)];
+      at += stride[axis];
+      if (++count < shape[axis]) break;
+      at -= stride[axis] * count;
+      count = 0;
+    }
+  }
+  return out;
+}
+
+// [k.., in, out] to [out, in, k..].
+Array to_pytorch(const Array& a) {
+  const int rank = a.shape.rank();
+  std::vector<int> order{rank - 1, rank - 2};
+  for (int i = 0; i < rank - 2; ++i) order.push_back(i);
+  return permuted(a, order);
+}
+
+// [out, in, k..] to [k.., in, out].
+Array from_pytorch(const Array& a) {
+  std::vector<int> order;
+  for (int i = 2; i < a.shape.rank(); ++i) order.push_back(i);
+  order.push_back(1);
+  order.push_back(0);
+  return permuted(a, order);
+}
+
+// What a message lists: at most eight names, then how many more.
+std::string listed(const std::vector<std::string>& items) {
+  std::string text;
+  for (std::size_t i = 0; i < items.size() && i < 8; ++i) text += (i == 0 ? "" : ", ") + items[i];
+  if (items.size() > 8) text += fmt::format(" and {} more", items.size() - 8);
+  return text;
+}
+
+class Loader {
+ public:
+  Loader(const std::string& path, io::SafeTensors file, const LoadOptions& options)
+      : path_(path), file_(std::move(file)), options_(options) {
+    const auto layout = file_.metadata.find(kLayoutKey);
+    foreign_ = layout == file_.metadata.end();
+    pytorch_ = foreign_ || layout->second == kPyTorch;
+    if (!foreign_ && layout->second != kPyTorch && layout->second != kChannelsLast)
+      fail(ErrorKind::format, "[load_state] {}: unknown {} \"{}\"", path, kLayoutKey, layout->second);
+  }
+
+  void take(const nn::NamedVariable& entry) {
+    known_.insert(entry.name);
+    const Array* found = file_.find(entry.name);
+    if (found == nullptr) {
+      const bool random_state = entry.variable.dtype() == i64 && !entry.variable.trainable();
+      if (!(foreign_ && random_state)) missing_.push_back(entry.name);
+      return;
+    }
+    Array value = *found;
+    if (entry.is_kernel && pytorch_ && value.shape.rank() >= 2) value = from_pytorch(value);
+    const Type& type = entry.variable.type();
+    const bool converts = options_.convert && is_float(value.dtype) && is_float(type.dtype);
+    if (value.shape != type.shape || (value.dtype != type.dtype && !converts)) {
+      wrong_.push_back(fmt::format("{} (expected {}, the file has {})", entry.name, type.str(),
+                                   Type{value.dtype, value.shape}.str()));
+      return;
+    }
+    value = convert(value, type.dtype);
+    // A copy of its own: the file's memory must neither be written nor kept alive.
+    Buffer buffer = Buffer::allocate(type.bytes());
+    if (type.bytes() != 0) std::memcpy(buffer.mutable_data(), value.buffer.data(), type.bytes());
+    targets_.push_back(entry.variable.alias());
+    values_.push_back(Tensor::from_buffer(std::move(buffer), type.dtype, type.shape));
+  }
+
+  // Throws if anything does not fit; otherwise assigns everything.
+  Metadata finish(bool with_optimizer) {
+    std::vector<std::string> unexpected;
+    for (const auto& [name, value] : file_.tensors) {
+      const bool passed_over =
+          (!with_optimizer && name.starts_with("optim.")) || (foreign_ && name.ends_with("num_batches_tracked"));
+      if (!passed_over && !known_.contains(name)) unexpected.push_back(name);
+    }
+    std::string problems;
+    const auto report = [&problems](const char* what, const std::vector<std::string>& names) {
+      if (!names.empty()) problems += fmt::format("\n  {}: {}", what, listed(names));
+    };
+    if (options_.strict) {
+      report("missing in the file", missing_);
+      report("not in the model", unexpected);
+    }
+    report("of another shape or dtype", wrong_);
+    if (!problems.empty())
+      fail(ErrorKind::state, "[load_state] {} does not fit the model; nothing was changed{}", path_, problems);
+    assign(targets_, values_);
+    return std::move(file_.metadata);
+  }
+
+ private:
+  std::string path_;
+  io::SafeTensors file_;
+  LoadOptions options_;
+  bool foreign_ = false;  // not written by save_state
+  bool pytorch_ = false;
+  std::unordered_set<std::string> known_;
+  std::vector<std::string> missing_, wrong_;
+  std::vector<Variable> targets_;
+  std::vector<Tensor> values_;
+};
+
+}  // namespace
+
+void save_state(const std::string& path, std::vector<nn::NamedVariable> state, const optim::Optimizer* optimizer,
+                Metadata metadata, WeightLayout layout) {
+  for (const auto& [key, value] : metadata)
+    if (key.starts_with("bp.")) fail(ErrorKind::value, "[save_state] the metadata key \"{}\" is reserved", key);
+  if (optimizer != nullptr)
+    for (nn::NamedVariable& entry : optimizer->state()) state.push_back(std::move(entry));
+  std::vector<std::pair<std::string, Array>> tensors;
+  for (const nn::NamedVariable& entry : state) {
+    const Tensor value = entry.variable;
+    Array array{value.dtype(), value.shape(), value.buffer()};
+    if (entry.is_kernel && layout == WeightLayout::pytorch) array = to_pytorch(array);
+    tensors.emplace_back(entry.name, std::move(array));
+  }
+  metadata[kVersionKey] = BP_VERSION_STRING;
+  metadata[kLayoutKey] = layout == WeightLayout::pytorch ? kPyTorch : kChannelsLast;
+  io::write_safetensors(path, tensors, metadata);
+}
+
+Metadata load_state(const std::string& path, std::vector<nn::NamedVariable> state, const optim::Optimizer* optimizer,
+                    const LoadOptions& options) {
+  Loader loader(path, io::read_safetensors(path), options);
+  for (const nn::NamedVariable& entry : state) loader.take(entry);
+  if (optimizer != nullptr)
+    for (const nn::NamedVariable& entry : optimizer->state()) loader.take(entry);
+  return loader.finish(optimizer != nullptr);
+}
+
+}  // namespace bp::detail
