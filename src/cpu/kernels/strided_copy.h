@@ -1,5 +1,5 @@
-// StridedCopy: one N-dimensional copy between any two strided layouts. Transposes, broadcasts, slices, reversals, padding
-// and concatenation are this kernel with other strides. Made by lowering, run by the executable.
+// StridedCopy: one N-dimensional copy between any two strided layouts. Transposes, broadcasts, slices, reversals,
+// padding and concatenation are this kernel with other strides. Made by lowering, run by the executable.
 #pragma once
 
 #include <cstddef>

@@ -1,0 +1,238 @@
+// Tile instructions without transcendental functions: arithmetic, comparisons, selection, rounding, macros.
+#include "cpu/kernels/simd.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "cpu/kernels/loop_tiles_basic.cc"
+#include <hwy/foreach_target.h>
+// clang-format off
+#include <hwy/highway.h>
+#include "cpu/kernels/tile_loops-inl.h"
+// clang-format on
+#include <cmath>
+
+#include "cpu/kernels/loop_tiles.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace bp::cpu::HWY_NAMESPACE {
+namespace {
+
+template <class D, class M>
+HWY_INLINE hn::Vec<D> one_where(D d, M m) {
+  return hn::IfThenElseZero(m, hn::Set(d, hn::TFromD<D>{1}));
+}
+
+#define BP_UNARY(Name, expression)                         \
+  struct Name {                                            \
+    template <class D, class V>                            \
+    static HWY_INLINE V apply([[maybe_unused]] D d, V a) { \
+      return expression;                                   \
+    }                                                      \
+  };
+#define BP_BINARY(Name, expression)                             \
+  struct Name {                                                 \
+    template <class D, class V>                                 \
+    static HWY_INLINE V apply([[maybe_unused]] D d, V a, V b) { \
+      return expression;                                        \
+    }                                                           \
+  };
+#define BP_TERNARY(Name, expression)                                 \
+  struct Name {                                                      \
+    template <class D, class V>                                      \
+    static HWY_INLINE V apply([[maybe_unused]] D d, V a, V b, V c) { \
+      return expression;                                             \
+    }                                                                \
+  };
+
+BP_UNARY(Copy, a)
+BP_UNARY(Neg, hn::Neg(a))
+BP_UNARY(Abs, hn::Abs(a))
+BP_UNARY(Sqrt, hn::Sqrt(a))
+BP_UNARY(Rsqrt, hn::Div(hn::Set(d, hn::TFromD<D>{1}), hn::Sqrt(a)))
+BP_UNARY(Reciprocal, hn::Div(hn::Set(d, hn::TFromD<D>{1}), a))
+BP_UNARY(Floor, hn::Floor(a))
+BP_UNARY(Ceil, hn::Ceil(a))
+BP_UNARY(Round, hn::Round(a))
+BP_UNARY(Trunc, hn::Trunc(a))
+BP_UNARY(IsFinite, one_where(d, hn::Eq(hn::Sub(a, a), hn::Zero(d))))
+BP_UNARY(Not, one_where(d, hn::Eq(a, hn::Zero(d))))
+
+struct Sign {
+  template <class D, class V>
+  static HWY_INLINE V apply(D d, V a) {
+    const V zero = hn::Zero(d);
+    const V signed_one = hn::CopySign(hn::Set(d, hn::TFromD<D>{1}), a);
+    // NaN falls through both tests and stays itself.
+    const V zero_or_nan = hn::IfThenElse(hn::Eq(a, zero), zero, a);
+    return hn::IfThenElse(hn::Or(hn::Lt(a, zero), hn::Gt(a, zero)), signed_one, zero_or_nan);
+  }
+};
+
+// x86's max and min return the second operand when either is NaN; asking for a's NaN covers the other.
+BP_BINARY(Add, hn::Add(a, b))
+BP_BINARY(Sub, hn::Sub(a, b))
+BP_BINARY(Mul, hn::Mul(a, b))
+BP_BINARY(Div, hn::Div(a, b))
+BP_BINARY(Max, hn::IfThenElse(hn::IsNaN(a), a, hn::Max(a, b)))
+BP_BINARY(Min, hn::IfThenElse(hn::IsNaN(a), a, hn::Min(a, b)))
+BP_BINARY(Eq, one_where(d, hn::Eq(a, b)))
+BP_BINARY(Ne, hn::IfThenElse(hn::Eq(a, b), hn::Zero(d), hn::Set(d, hn::TFromD<D>{1})))
+BP_BINARY(Lt, one_where(d, hn::Lt(a, b)))
+BP_BINARY(Le, one_where(d, hn::Le(a, b)))
+BP_BINARY(Gt, one_where(d, hn::Gt(a, b)))
+BP_BINARY(Ge, one_where(d, hn::Ge(a, b)))
+BP_BINARY(And, hn::IfThenElse(hn::Or(hn::Eq(a, hn::Zero(d)), hn::Eq(b, hn::Zero(d))), hn::Zero(d),
+                              hn::Set(d, hn::TFromD<D>{1})))
+BP_BINARY(Or, hn::IfThenElse(hn::And(hn::Eq(a, hn::Zero(d)), hn::Eq(b, hn::Zero(d))), hn::Zero(d),
+                             hn::Set(d, hn::TFromD<D>{1})))
+BP_BINARY(AddRelu, hn::Max(hn::Zero(d), hn::Add(a, b)))
+BP_BINARY(ReluMask, hn::IfThenElseZero(hn::Gt(a, hn::Zero(d)), b))
+
+BP_TERNARY(Select, hn::IfThenElse(hn::Eq(a, hn::Zero(d)), c, b))
+BP_TERNARY(Fma, hn::MulAdd(a, b, c))
+BP_TERNARY(Fms, hn::MulSub(a, b, c))
+BP_TERNARY(Nfma, hn::NegMulAdd(a, b, c))
+BP_TERNARY(SubMul, hn::Mul(hn::Sub(a, b), c))
+
+// Rounds to the values bf16 can hold: nearest, ties to even; NaN stays NaN.
+template <class D>
+HWY_INLINE hn::Vec<D> round_to_bf16(D d, hn::Vec<D> x) {
+  const hn::Rebind<std::uint32_t, D> du;
+  const auto u = hn::BitCast(du, x);
+  const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(du, 1u));
+  const auto up = hn::And(hn::Add(u, hn::Add(odd, hn::Set(du, 0x7fffu))), hn::Set(du, 0xffff0000u));
+  return hn::IfThenElse(hn::IsNaN(x), x, hn::BitCast(d, up));
+}
+
+struct ToF32 {
+  template <class D, class V>
+  static HWY_INLINE V apply(D d, V a) {
+    if constexpr (sizeof(hn::TFromD<D>) == 4)
+      return a;
+    else
+      return hn::PromoteTo(d, hn::DemoteTo(hn::Rebind<float, D>(), a));
+  }
+};
+struct ToBf16 {
+  template <class D, class V>
+  static HWY_INLINE V apply(D d, V a) {
+    if constexpr (sizeof(hn::TFromD<D>) == 4) {
+      return round_to_bf16(d, a);
+    } else {
+      const hn::Rebind<float, D> df;
+      return hn::PromoteTo(d, round_to_bf16(df, hn::DemoteTo(df, a)));
+    }
+  }
+};
+
+template <class T>
+void ramp(void* dst_, const void* a_, const void*, const void*, std::size_t rows, std::size_t n) {
+  T* dst = static_cast<T*>(dst_);
+  const T* first = static_cast<const T*>(a_);
+  for (std::size_t r = 0; r < rows; ++r, dst += n)
+    for (std::size_t i = 0; i < n; ++i) dst[i] = first[r] + static_cast<T>(i);
+}
+
+// c[0] * a + c[1] * b (kSquare: b * b), the forms of moment updates.
+template <class T, bool kSquare>
+void axpby(void* dst_, const void* a_, const void* b_, const void* c_, std::size_t rows, std::size_t n) {
+  const hn::ScalableTag<T> d;
+  const std::size_t lanes = hn::Lanes(d), total = rows * n;
+  T* dst = static_cast<T*>(dst_);
+  const T* a = static_cast<const T*>(a_);
+  const T* b = static_cast<const T*>(b_);
+  const auto ca = hn::Set(d, static_cast<const T*>(c_)[0]), cb = hn::Set(d, static_cast<const T*>(c_)[1]);
+  std::size_t i = 0;
+  for (; i + lanes <= total; i += lanes) {
+    const auto vb = hn::LoadU(d, b + i);
+    const auto term = hn::Mul(cb, kSquare ? hn::Mul(vb, vb) : vb);
+    hn::StoreU(hn::MulAdd(ca, hn::LoadU(d, a + i), term), d, dst + i);
+  }
+  if (i == total) return;
+  const auto m = hn::FirstN(d, total - i);
+  const auto vb = hn::MaskedLoad(m, d, b + i);
+  const auto term = hn::Mul(cb, kSquare ? hn::Mul(vb, vb) : vb);
+  hn::BlendedStore(hn::MulAdd(ca, hn::MaskedLoad(m, d, a + i), term), m, d, dst + i);
+}
+
+template <class T, class Op>
+void set1(TileTable& t, LoopOp op) {
+  t.at(tile_op(op), 0) = tile1<T, Op, false>;
+}
+template <class T, class Op>
+void set2(TileTable& t, TileOp op) {
+  t.at(op, 0) = tile2<T, Op, false, false>;
+  t.at(op, 1) = tile2<T, Op, true, false>;
+  t.at(op, 2) = tile2<T, Op, false, true>;
+}
+template <class T, class Op>
+void set2(TileTable& t, LoopOp op) {
+  set2<T, Op>(t, tile_op(op));
+}
+template <class T, class Op>
+void set3(TileTable& t, TileOp op) {
+  t.at(op, 0) = tile3<T, Op, false, false, false>;
+  t.at(op, 2) = tile3<T, Op, false, true, false>;
+  t.at(op, 4) = tile3<T, Op, false, false, true>;
+  t.at(op, 6) = tile3<T, Op, false, true, true>;
+}
+
+template <class T>
+void fill(TileTable& t) {
+  t.at(TileOp::copy, 0) = tile1<T, Copy, false>;
+  t.at(TileOp::copy, 1) = tile1<T, Copy, true>;
+  t.at(TileOp::ramp, 1) = ramp<T>;
+  set1<T, Neg>(t, LoopOp::neg);
+  set1<T, Abs>(t, LoopOp::abs);
+  set1<T, Sign>(t, LoopOp::sign);
+  set1<T, Sqrt>(t, LoopOp::sqrt);
+  set1<T, Rsqrt>(t, LoopOp::rsqrt);
+  set1<T, Reciprocal>(t, LoopOp::reciprocal);
+  set1<T, Floor>(t, LoopOp::floor);
+  set1<T, Ceil>(t, LoopOp::ceil);
+  set1<T, Round>(t, LoopOp::round);
+  set1<T, Trunc>(t, LoopOp::trunc);
+  set1<T, IsFinite>(t, LoopOp::is_finite);
+  set1<T, Not>(t, LoopOp::logical_not);
+  set1<T, ToBf16>(t, LoopOp::to_bf16);
+  set1<T, ToF32>(t, LoopOp::to_f32);
+  set2<T, Add>(t, LoopOp::add);
+  set2<T, Sub>(t, LoopOp::sub);
+  set2<T, Mul>(t, LoopOp::mul);
+  set2<T, Div>(t, LoopOp::div);
+  set2<T, Max>(t, LoopOp::max);
+  set2<T, Min>(t, LoopOp::min);
+  set2<T, Eq>(t, LoopOp::eq);
+  set2<T, Ne>(t, LoopOp::ne);
+  set2<T, Lt>(t, LoopOp::lt);
+  set2<T, Le>(t, LoopOp::le);
+  set2<T, Gt>(t, LoopOp::gt);
+  set2<T, Ge>(t, LoopOp::ge);
+  set2<T, And>(t, LoopOp::logical_and);
+  set2<T, Or>(t, LoopOp::logical_or);
+  set2<T, AddRelu>(t, TileOp::add_relu);
+  set2<T, ReluMask>(t, TileOp::relu_mask);
+  set3<T, Select>(t, tile_op(LoopOp::select));
+  set3<T, Fma>(t, TileOp::fma);
+  set3<T, Fms>(t, TileOp::fms);
+  set3<T, Nfma>(t, TileOp::nfma);
+  set3<T, SubMul>(t, TileOp::sub_mul);
+  t.at(TileOp::axpby, 0) = axpby<T, false>;
+  t.at(TileOp::axpbyy, 0) = axpby<T, true>;
+}
+
+void fill_basic(TileTable& f32_table, TileTable& f64_table) {
+  fill<float>(f32_table);
+  fill<double>(f64_table);
+}
+
+}  // namespace
+}  // namespace bp::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace bp::cpu {
+HWY_EXPORT(fill_basic);
+void add_basic_tiles(TileTable& f32_table, TileTable& f64_table) {
+  HWY_DYNAMIC_DISPATCH(fill_basic)(f32_table, f64_table);
+}
+}  // namespace bp::cpu
+#endif

@@ -1,0 +1,174 @@
+// Tile instructions that reduce: over the columns of each row, and into column accumulators.
+#include "cpu/kernels/simd.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "cpu/kernels/loop_tiles_reduce.cc"
+#include <hwy/foreach_target.h>
+// clang-format off
+#include <hwy/highway.h>
+#include "cpu/kernels/tile_loops-inl.h"
+// clang-format on
+#include <limits>
+
+#include "cpu/kernels/loop_tiles.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace bp::cpu::HWY_NAMESPACE {
+namespace {
+
+struct Sum {
+  template <class T>
+  static constexpr T start() {
+    return 0;
+  }
+  template <class D, class V>
+  static HWY_INLINE V join(D, V acc, V x) {
+    return hn::Add(acc, x);
+  }
+};
+struct Prod {
+  template <class T>
+  static constexpr T start() {
+    return 1;
+  }
+  template <class D, class V>
+  static HWY_INLINE V join(D, V acc, V x) {
+    return hn::Mul(acc, x);
+  }
+};
+struct Max {
+  template <class T>
+  static constexpr T start() {
+    return -std::numeric_limits<T>::infinity();
+  }
+  template <class D, class V>
+  static HWY_INLINE V join(D, V acc, V x) {
+    return hn::IfThenElse(hn::IsNaN(acc), acc, hn::Max(acc, x));
+  }
+};
+struct Min {
+  template <class T>
+  static constexpr T start() {
+    return std::numeric_limits<T>::infinity();
+  }
+  template <class D, class V>
+  static HWY_INLINE V join(D, V acc, V x) {
+    return hn::IfThenElse(hn::IsNaN(acc), acc, hn::Min(acc, x));
+  }
+};
+
+// Folds the lanes of one vector in halves: an order fixed by the vector width.
+template <class R, class D, class V>
+HWY_INLINE hn::TFromD<D> fold(D d, V v) {
+  HWY_ALIGN hn::TFromD<D> lane[hn::MaxLanes(d)];
+  hn::Store(v, d, lane);
+  const hn::CappedTag<hn::TFromD<D>, 1> one;
+  for (std::size_t half = hn::Lanes(d) / 2; half > 0; half /= 2)
+    for (std::size_t i = 0; i < half; ++i)
+      lane[i] = hn::GetLane(R::join(one, hn::Set(one, lane[i]), hn::Set(one, lane[i + half])));
+  return lane[0];
+}
+
+// The element fed to a reduction: a, or a * b for the dot product.
+template <bool kDot, class D, class T>
+HWY_INLINE hn::Vec<D> term(D d, const T* a, const T* b, std::size_t i) {
+  const auto x = hn::LoadU(d, a + i);
+  if constexpr (kDot) return hn::Mul(x, hn::LoadU(d, b + i));
+  return x;
+}
+
+// Four independent accumulators of native width: speed, and a depth of n / (4 lanes) roundings.
+template <class T, class R, bool kDot>
+void reduce_rows(void* dst_, const void* a_, const void* b_, const void*, std::size_t rows, std::size_t n) {
+  const hn::ScalableTag<T> d;
+  const std::size_t lanes = hn::Lanes(d);
+  T* dst = static_cast<T*>(dst_);
+  const T* a = static_cast<const T*>(a_);
+  const T* b = static_cast<const T*>(b_);
+  for (std::size_t r = 0; r < rows; ++r, a += n, b += kDot ? n : 0) {
+    const auto start = hn::Set(d, R::template start<T>());
+    auto s0 = start, s1 = start, s2 = start, s3 = start;
+    std::size_t i = 0;
+    for (; i + 4 * lanes <= n; i += 4 * lanes) {
+      s0 = R::join(d, s0, term<kDot>(d, a, b, i));
+      s1 = R::join(d, s1, term<kDot>(d, a, b, i + lanes));
+      s2 = R::join(d, s2, term<kDot>(d, a, b, i + 2 * lanes));
+      s3 = R::join(d, s3, term<kDot>(d, a, b, i + 3 * lanes));
+    }
+    for (; i + lanes <= n; i += lanes) s0 = R::join(d, s0, term<kDot>(d, a, b, i));
+    if (i < n) {
+      const auto m = hn::FirstN(d, n - i);
+      auto x = hn::MaskedLoad(m, d, a + i);
+      if constexpr (kDot) x = hn::Mul(x, hn::MaskedLoad(m, d, b + i));
+      s1 = R::join(d, s1, hn::IfThenElse(m, x, start));
+    }
+    dst[r] = fold<R>(d, R::join(d, R::join(d, s0, s1), R::join(d, s2, s3)));
+  }
+}
+
+template <class T, class R, bool kDot>
+void accumulate(void* dst_, const void* a_, const void* b_, const void*, std::size_t rows, std::size_t n) {
+  const hn::ScalableTag<T> d;
+  const std::size_t lanes = hn::Lanes(d), total = rows * n;
+  T* dst = static_cast<T*>(dst_);
+  const T* a = static_cast<const T*>(a_);
+  const T* b = static_cast<const T*>(b_);
+  std::size_t i = 0;
+  for (; i + lanes <= total; i += lanes) {
+    const auto acc = hn::LoadU(d, dst + i);
+    if constexpr (kDot)
+      hn::StoreU(hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), acc), d, dst + i);
+    else
+      hn::StoreU(R::join(d, acc, hn::LoadU(d, a + i)), d, dst + i);
+  }
+  if (i == total) return;
+  const auto m = hn::FirstN(d, total - i);
+  const auto acc = hn::MaskedLoad(m, d, dst + i), x = hn::MaskedLoad(m, d, a + i);
+  if constexpr (kDot)
+    hn::BlendedStore(hn::MulAdd(x, hn::MaskedLoad(m, d, b + i), acc), m, d, dst + i);
+  else
+    hn::BlendedStore(R::join(d, acc, x), m, d, dst + i);
+}
+
+template <class T>
+void fill(TileTable& t) {
+  t.at(tile_op(LoopOp::row_sum), 0) = reduce_rows<T, Sum, false>;
+  t.at(tile_op(LoopOp::row_max), 0) = reduce_rows<T, Max, false>;
+  t.at(tile_op(LoopOp::row_min), 0) = reduce_rows<T, Min, false>;
+  t.at(tile_op(LoopOp::row_prod), 0) = reduce_rows<T, Prod, false>;
+  t.at(TileOp::row_dot, 0) = reduce_rows<T, Sum, true>;
+  t.at(TileOp::column_sum, 0) = accumulate<T, Sum, false>;
+  t.at(TileOp::column_max, 0) = accumulate<T, Max, false>;
+  t.at(TileOp::column_min, 0) = accumulate<T, Min, false>;
+  t.at(TileOp::column_dot, 0) = accumulate<T, Sum, true>;
+}
+
+void fill_reduce(TileTable& f32_table, TileTable& f64_table) {
+  fill<float>(f32_table);
+  fill<double>(f64_table);
+}
+
+}  // namespace
+}  // namespace bp::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace bp::cpu {
+HWY_EXPORT(fill_reduce);
+void add_reduce_tiles(TileTable& f32_table, TileTable& f64_table) {
+  HWY_DYNAMIC_DISPATCH(fill_reduce)(f32_table, f64_table);
+}
+
+const TileTable& tile_table(DType compute) {
+  struct Tables {
+    TileTable f32_table, f64_table;
+    Tables() {
+      add_basic_tiles(f32_table, f64_table);
+      add_math_tiles(f32_table, f64_table);
+      add_reduce_tiles(f32_table, f64_table);
+    }
+  };
+  static const Tables tables;
+  return compute == f64 ? tables.f64_table : tables.f32_table;
+}
+}  // namespace bp::cpu
+#endif
