@@ -82,7 +82,7 @@ Case adam(std::int64_t rows, std::int64_t cols) {
   return {"adam", p, 28, [](auto& t) {
             float *pw = t[4].data(), *pm = t[5].data(), *pv = t[6].data();
             const float *w0 = t[0].data(), *g0 = t[1].data(), *m0 = t[2].data(), *v0 = t[3].data();
-#pragma omp simd
+#pragma GCC ivdep
             for (std::size_t i = 0; i < t[0].size(); ++i) {
               const float a = 0.9f * m0[i] + 0.1f * g0[i], b = 0.999f * v0[i] + 0.001f * g0[i] * g0[i];
               pm[i] = a, pv[i] = b;
@@ -107,13 +107,13 @@ Case layer_norm(std::int64_t rows, std::int64_t cols) {
               const float* a = m[0].data() + r * n;
               float* out = m[3].data() + r * n;
               float sum = 0, square = 0;
-#pragma omp simd reduction(+ : sum)
+#pragma GCC ivdep
               for (std::size_t c = 0; c < n; ++c) sum += a[c];
               const float mu = sum / static_cast<float>(n);
-#pragma omp simd reduction(+ : square)
+#pragma GCC ivdep
               for (std::size_t c = 0; c < n; ++c) square += (a[c] - mu) * (a[c] - mu);
               const float s = 1 / std::sqrt(square / static_cast<float>(n) + 1e-5f);
-#pragma omp simd
+#pragma GCC ivdep
               for (std::size_t c = 0; c < n; ++c) out[c] = (a[c] - mu) * s * m[1][c] + m[2][c];
             }
           }};
@@ -148,7 +148,7 @@ Case bias_relu(std::int64_t rows, std::int64_t cols) {
   return {"bias_relu", p, 8, [rows, cols](auto& m) {
             const auto n = static_cast<std::size_t>(cols);
             for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r)
-#pragma omp simd
+#pragma GCC ivdep
               for (std::size_t c = 0; c < n; ++c) m[2][r * n + c] = std::max(m[0][r * n + c] + m[1][c], 0.f);
           }};
 }
@@ -168,7 +168,7 @@ Case batch_norm_sums(std::int64_t rows, std::int64_t cols) {
             std::fill(m[4].begin(), m[4].end(), 0.f);
             std::fill(m[5].begin(), m[5].end(), 0.f);
             for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r)
-#pragma omp simd
+#pragma GCC ivdep
               for (std::size_t c = 0; c < n2; ++c) {
                 m[4][c] += m[1][r * n2 + c] * (m[0][r * n2 + c] - m[2][c]) * m[3][c];
                 m[5][c] += m[1][r * n2 + c];

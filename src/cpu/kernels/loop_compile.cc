@@ -63,8 +63,9 @@ class Compiler {
     }
     plan_.blocks = (rows + plan_.block_rows - 1) / plan_.block_rows;
     const std::int64_t block_elements = std::max<std::int64_t>(plan_.block_rows * cols, 1), chunk = 16384;
+    // At least eight blocks a chunk: its partial results cost about as much as two.
     plan_.chunk_blocks =
-        std::max<std::int64_t>({1, (plan_.blocks + 31) / 32, (chunk + block_elements - 1) / block_elements});
+        std::max<std::int64_t>({8, (plan_.blocks + 31) / 32, (chunk + block_elements - 1) / block_elements});
     if (!accumulates) plan_.chunk_blocks = 1;
     plan_.chunks = (plan_.blocks + plan_.chunk_blocks - 1) / plan_.chunk_blocks;
     if (plan_.by_columns) {

@@ -273,15 +273,14 @@ class Worker {
       fold(acc);
       double* partial = partial_of(acc, chunk);
       if (wide_)
-        join_columns(acc.op, partial, reinterpret_cast<const double*>(bases_[acc.slot]));
+        join_columns(acc.op, partial, reinterpret_cast<const double*>(bases_[acc.slot]), plan_.program.cols);
       else
-        join_columns(acc.op, partial, reinterpret_cast<const float*>(bases_[acc.slot]));
+        join_columns(acc.op, partial, reinterpret_cast<const float*>(bases_[acc.slot]), plan_.program.cols);
       if (more) start(acc);
     }
   }
   template <class T>
-  void join_columns(LoopOp op, double* partial, const T* values) const {
-    const std::int64_t cols = plan_.program.cols;
+  static void join_columns(LoopOp op, double* partial, const T* values, std::int64_t cols) {
     if (op == LoopOp::column_sum) {
       for (std::int64_t c = 0; c < cols; ++c) partial[c] += static_cast<double>(values[c]);
       return;
@@ -293,15 +292,16 @@ class Worker {
     }
   }
 
+  // Joins the chunks' partial results pairwise: halves onto halves, the columns innermost.
   void merge_range(std::int64_t begin, std::int64_t end) {
     for (const LoopAccumulator& acc : plan_.accumulators) {
+      for (std::int64_t chunks = plan_.chunks; chunks > 1; chunks = (chunks + 1) / 2)
+        for (std::int64_t i = (chunks + 1) / 2; i < chunks; ++i)
+          join_columns(acc.op, partial_of(acc, i - (chunks + 1) / 2) + begin, partial_of(acc, i) + begin, end - begin);
+      const double* joined = partial_of(acc, 0);
       char* values = bases_[acc.slot];  // free by now: all blocks are done
-      for (std::int64_t c = begin; c < end; ++c) {
-        Joined j;
-        j.begin(acc.op);
-        for (std::int64_t chunk = 0; chunk < plan_.chunks; ++chunk) j.join(acc.op, partial_of(acc, chunk)[c]);
-        write(values + static_cast<std::size_t>(c) * plan_.element_bytes(), wide_, j.result());
-      }
+      for (std::int64_t c = begin; c < end; ++c)
+        write(values + static_cast<std::size_t>(c) * plan_.element_bytes(), wide_, joined[c]);
       store_columns(acc, values, begin, end);
     }
   }
