@@ -52,6 +52,8 @@ void Attrs::set(const char* name, AttrValue value) {
 }
 
 namespace {
+const void* identity(const std::shared_ptr<const Opaque>& v) noexcept { return v ? v->identity() : nullptr; }
+
 struct Hasher {
   std::size_t operator()(bool v) const { return v ? 1 : 2; }
   std::size_t operator()(std::int64_t v) const { return static_cast<std::size_t>(v); }
@@ -68,7 +70,7 @@ struct Hasher {
     for (auto d : v) h = hash_combine(h, std::bit_cast<std::uint64_t>(d));
     return h;
   }
-  std::size_t operator()(const std::shared_ptr<const Opaque>& v) const { return std::hash<const void*>{}(v.get()); }
+  std::size_t operator()(const std::shared_ptr<const Opaque>& v) const { return std::hash<const void*>{}(identity(v)); }
 };
 
 // NaN equals NaN and 0.0 differs from -0.0: two attributes are equal when they mean the same program.
@@ -102,6 +104,10 @@ bool operator==(const Attrs& a, const Attrs& b) noexcept {
     if (std::strcmp(x.name, y.name) != 0) return false;
     if (const double* p = std::get_if<double>(&x.value), *q = std::get_if<double>(&y.value); p && q) {
       if (!same(*p, *q)) return false;
+    } else if (const auto* v = std::get_if<std::shared_ptr<const Opaque>>(&x.value),
+               *w = std::get_if<std::shared_ptr<const Opaque>>(&y.value);
+               v && w) {
+      if (identity(*v) != identity(*w)) return false;
     } else if (x.value != y.value) {
       return false;
     }

@@ -16,7 +16,12 @@ namespace bp::ir {
 
 // Something compared by identity only (a user's custom op).
 struct Opaque {
+  Opaque() = default;
+  Opaque(const Opaque&) = delete;
+  Opaque& operator=(const Opaque&) = delete;
   virtual ~Opaque() = default;
+  // What is compared: a wrapper made anew for each use answers with the address of what it wraps.
+  virtual const void* identity() const noexcept { return this; }
 };
 
 using Ints = std::vector<std::int64_t>;

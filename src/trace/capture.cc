@@ -43,7 +43,11 @@ class Capture {
   }
 
   void add_node(const Node* n) {
-    if (is_leaf(*n)) return;  // each used output becomes a constant on demand
+    if (is_leaf(*n)) return;              // each used output becomes a constant on demand
+    if (n->op == ir::OpId::custom_vjp) {  // an identity: its rule has done its work, and executables need not know it
+      for (std::uint32_t k = 0; k < n->types.size(); ++k) values_[{n, k}] = value(n->inputs[k]);
+      return;
+    }
     ir::Node node{n->op, n->attrs, {}, n->types, n->scope, n->backward};
     node.inputs.reserve(n->inputs.size());
     for (const Tensor& t : n->inputs) node.inputs.push_back(value(t));
