@@ -85,11 +85,11 @@ enum class Missing {
 
 struct CsvOptions {
   char delimiter = ',';
-  DType dtype = DType::f32;              // of numeric columns: f32 or f64
-  std::vector<std::string> categorical;  // columns whose text becomes an id
+  DType dtype = DType::f32;                // of numeric columns: f32 or f64
+  std::vector<std::string> categorical{};  // columns whose text becomes an id
   // Categories whose ids are fixed beforehand (those of the training file): another value throws.
-  std::map<std::string, std::vector<std::string>> categories;
-  std::vector<std::string> columns;  // read only these, in this order; empty: all
+  std::map<std::string, std::vector<std::string>> categories{};
+  std::vector<std::string> columns{};  // read only these, in this order; empty: all
   Missing missing = Missing::error;
   std::vector<std::string> missing_values = {"", "NA", "?"};  // fields that mean "no value"
   bool allow_non_finite = false;                              // accept "nan" and "inf" as values
@@ -165,11 +165,12 @@ void write_safetensors(const std::string& path, std::span<const std::pair<std::s
 
 struct Series {
   std::string name;
-  std::vector<double> x, y;  // equally long; a point that is not finite (or not positive on a log axis) is a gap
+  std::vector<double> x,
+      y;  // equally long; a point that is not finite (or not positive on a log axis), or beyond 1e300, is a gap
 };
 
 struct ChartOptions {
-  std::string title, x_label, y_label;
+  std::string title{}, x_label{}, y_label{};
   bool log_x = false, log_y = false;
   int width = 760, height = 460;  // pixels
 };
