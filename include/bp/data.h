@@ -95,11 +95,11 @@ void check_labels(const Array& labels, std::int64_t classes, const char* what = 
 struct LoaderOptions {
   std::int64_t batch_size = 32;
   bool shuffle = true;
-  Key key{};                      // of the shuffle and of augmentation
-  std::optional<bool> drop_last;  // leave out a last, smaller batch; unset: as `shuffle` (training drops, evaluation
-                                  // keeps)
-  int threads = 1;                // that fetch ahead; 0: fetch in next(). The batches are the same for any number
-  int depth = 4;                  // batches fetched ahead at most
+  Key key{};                        // of the shuffle and of augmentation
+  std::optional<bool> drop_last{};  // leave out a last, smaller batch; unset: as `shuffle` (training drops, evaluation
+                                    // keeps)
+  int threads = 1;                  // that fetch ahead; 0: fetch in next(). The batches are the same for any number
+  int depth = 4;                    // batches fetched ahead at most
 };
 
 // The next batch to come: batch `batch` of epoch `epoch`. All that has to be saved to resume exactly.

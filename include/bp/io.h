@@ -166,7 +166,7 @@ void write_safetensors(const std::string& path, std::span<const std::pair<std::s
 struct Series {
   std::string name;
   std::vector<double> x,
-      y;  // equally long; a point that is not finite (or not positive on a log axis), or beyond 1e300, is a gap
+      y;  // equally long; a point that is not finite (or not positive on a log axis), or beyond 1e250, is a gap
 };
 
 struct ChartOptions {

@@ -26,7 +26,7 @@ struct Range {
 };
 
 // Within what the arithmetic of axes can place.
-bool drawable(double v, bool log) { return std::abs(v) <= 1e300 && (!log || v >= 1e-300); }
+bool drawable(double v, bool log) { return std::abs(v) <= 1e250 && (!log || v >= 1e-250); }
 
 std::string escaped(std::string_view text) {
   std::string out;
@@ -165,7 +165,7 @@ std::string curve(const Series& s, const Axis& x, const Axis& y, const char* col
 
 std::string axes(const Axis& x, const Axis& y, const Frame& f, const ChartOptions& o) {
   std::string out = fmt::format("<g stroke=\"{}\">", kGrid);
-  const auto x_ticks = x.ticks(static_cast<int>(std::max(2.0, (f.right - f.left) / 90)));
+  const auto x_ticks = x.ticks(static_cast<int>(std::max(2.0, (f.right - f.left) / 70)));
   const auto y_ticks = y.ticks(static_cast<int>(std::max(2.0, (f.bottom - f.top) / 55)));
   for (double v : y_ticks) {
     const double at = y.pixel(v);

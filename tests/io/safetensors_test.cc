@@ -19,6 +19,8 @@ std::string entry(const std::string& name, const std::string& dtype, const std::
   return fmt::format(R"("{}":{{"dtype":"{}","shape":{},"data_offsets":{}}})", name, dtype, shape, range);
 }
 
+std::string object(const std::vector<std::string>& entries) { return fmt::format("{{{}}}", fmt::join(entries, ",")); }
+
 using Named = std::vector<std::pair<std::string, Array>>;
 
 TEST(SafeTensors, RoundTripsEveryTypeCopiedAndMapped) {
@@ -64,8 +66,8 @@ TEST(SafeTensors, TheFileDependsOnlyOnItsContent) {
 
 TEST(SafeTensors, ReadsForeignFiles) {
   // Odd header length (unaligned data), halves, no metadata, offsets not in the order of the names.
-  const std::string h = "{" + entry("z", "U8", "[1]", "[0,1]") + "," + entry("a", "F16", "[2,1]", "[1,5]") + "," +
-                        entry("e", "F32", "[0,3]", "[5,5]") + "," + entry("i", "I32", "[1]", "[5,9]") + "}";
+  const std::string h = object({entry("z", "U8", "[1]", "[0,1]"), entry("a", "F16", "[2,1]", "[1,5]"),
+                                entry("e", "F32", "[0,3]", "[5,5]"), entry("i", "I32", "[1]", "[5,9]")});
   TempDir dir;
   for (const std::string& padded : {h, h + " ", h + "  ", h + "   "}) {
     const std::string s = file_of(padded, std::string("\x07\x00\x3c\x00\xc0\x01\x00\x00\x00", 9));
@@ -113,26 +115,24 @@ TEST(SafeTensors, SaysWhatIsWrong) {
   bad("valid JSON", file_of("{\"a\":", ""));
   bad("not a JSON object", file_of("[1]", ""));
   bad("nested too deeply", file_of(std::string(100000, '['), ""));
-  bad("occurs twice",
-      file_of("{" + entry("a", "U8", "[4]", "[0,4]") + "," + entry("a", "U8", "[4]", "[4,8]") + "}", eight));
+  bad("occurs twice", file_of(object({entry("a", "U8", "[4]", "[0,4]"), entry("a", "U8", "[4]", "[4,8]")}), eight));
   bad("needs exactly", file_of("{\"a\":{\"dtype\":\"U8\",\"shape\":[1]}}", "x"));
   bad("needs exactly", file_of("{\"a\":7}", ""));
-  bad("dtype \"F8_E4M3\"", file_of("{" + entry("a", "F8_E4M3", "[8]", "[0,8]") + "}", eight));
-  bad("no size", file_of("{" + entry("a", "U8", "[-8]", "[0,8]") + "}", eight));
-  bad("no size", file_of("{" + entry("a", "U8", "[8.0]", "[0,8]") + "}", eight));
-  bad("no size", file_of("{" + entry("a", "U8", "[8]", "[0,18446744073709551615]") + "}", eight));
-  bad("at most 8", file_of("{" + entry("a", "U8", "[1,1,1,1,1,1,1,1,8]", "[0,8]") + "}", eight));
-  bad("claims bytes 0 to 9", file_of("{" + entry("a", "U8", "[9]", "[0,9]") + "}", eight));
-  bad("claims bytes 8 to 0", file_of("{" + entry("a", "U8", "[8]", "[8,0]") + "}", eight));
-  bad("does not fill", file_of("{" + entry("a", "F32", "[3]", "[0,8]") + "}", eight));
-  bad("does not fill", file_of("{" + entry("a", "F32", "[1152921504606846976]", "[0,8]") + "}", eight));
-  bad("does not fill", file_of("{" + entry("a", "F64", "[2305843009213693953]", "[0,8]") + "}", eight));
-  bad("does not fill", file_of("{" + entry("a", "U8", "[4294967296,4294967296,8]", "[0,8]") + "}", eight));
-  bad("overlaps",
-      file_of("{" + entry("a", "U8", "[6]", "[0,6]") + "," + entry("b", "U8", "[4]", "[4,8]") + "}", eight));
-  bad("hole", file_of("{" + entry("a", "U8", "[2]", "[0,2]") + "," + entry("b", "U8", "[4]", "[4,8]") + "}", eight));
-  bad("belong to none", file_of("{" + entry("a", "U8", "[2]", "[0,2]") + "}", eight));
-  bad("no bool", file_of("{" + entry("a", "BOOL", "[2]", "[0,2]") + "}", "\1\2"));
+  bad("dtype \"F8_E4M3\"", file_of(object({entry("a", "F8_E4M3", "[8]", "[0,8]")}), eight));
+  bad("no size", file_of(object({entry("a", "U8", "[-8]", "[0,8]")}), eight));
+  bad("no size", file_of(object({entry("a", "U8", "[8.0]", "[0,8]")}), eight));
+  bad("no size", file_of(object({entry("a", "U8", "[8]", "[0,18446744073709551615]")}), eight));
+  bad("at most 8", file_of(object({entry("a", "U8", "[1,1,1,1,1,1,1,1,8]", "[0,8]")}), eight));
+  bad("claims bytes 0 to 9", file_of(object({entry("a", "U8", "[9]", "[0,9]")}), eight));
+  bad("claims bytes 8 to 0", file_of(object({entry("a", "U8", "[8]", "[8,0]")}), eight));
+  bad("does not fill", file_of(object({entry("a", "F32", "[3]", "[0,8]")}), eight));
+  bad("does not fill", file_of(object({entry("a", "F32", "[1152921504606846976]", "[0,8]")}), eight));
+  bad("does not fill", file_of(object({entry("a", "F64", "[2305843009213693953]", "[0,8]")}), eight));
+  bad("does not fill", file_of(object({entry("a", "U8", "[4294967296,4294967296,8]", "[0,8]")}), eight));
+  bad("overlaps", file_of(object({entry("a", "U8", "[6]", "[0,6]"), entry("b", "U8", "[4]", "[4,8]")}), eight));
+  bad("hole", file_of(object({entry("a", "U8", "[2]", "[0,2]"), entry("b", "U8", "[4]", "[4,8]")}), eight));
+  bad("belong to none", file_of(object({entry("a", "U8", "[2]", "[0,2]")}), eight));
+  bad("no bool", file_of(object({entry("a", "BOOL", "[2]", "[0,2]")}), "\1\2"));
   bad("not a string", file_of("{\"__metadata__\":{\"a\":1}}", ""));
   bad("not an object", file_of("{\"__metadata__\":1}", ""));
 }
