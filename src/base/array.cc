@@ -13,8 +13,7 @@ namespace {
 constexpr std::uint64_t kMaxBytes = std::uint64_t{1} << 46;
 
 // Whether truncating v fits To. The bounds are powers of two, so they are exact in double.
-template <class To, class From>
-bool fits(From v) {
+template <class To, class From> bool fits(From v) {
   if constexpr (std::is_same_v<From, float> || std::is_same_v<From, double> || std::is_same_v<From, bfloat16>) {
     const double d = std::trunc(static_cast<double>(v));
     return d >= static_cast<double>(std::numeric_limits<To>::min()) &&
@@ -24,8 +23,7 @@ bool fits(From v) {
   }
 }
 
-template <class To, class From>
-void convert_values(const Array& a, Array& out) {
+template <class To, class From> void convert_values(const Array& a, Array& out) {
   const From* in = a.buffer.as<From>();
   To* to = out.buffer.as_mutable<To>();
   const std::int64_t n = a.numel();

@@ -28,6 +28,24 @@ class FlushDenormals {
   FlushDenormals(const FlushDenormals&) = delete;
   FlushDenormals& operator=(const FlushDenormals&) = delete;
 
+  // The same by hand, where begin and end lie in two parallel regions.
+  static unsigned set() noexcept {
+#if defined(__SSE2__)
+    const unsigned before = _mm_getcsr();
+    _mm_setcsr(before | kBits);
+    return before;
+#else
+    return 0;
+#endif
+  }
+  static void restore(unsigned saved) noexcept {
+#if defined(__SSE2__)
+    _mm_setcsr(saved);
+#else
+    (void)saved;
+#endif
+  }
+
   // Whether this thread flushes now.
   static bool active() noexcept {
 #if defined(__SSE2__)

@@ -14,7 +14,7 @@
 
 namespace bp::detail {
 
-struct Node {
+struct Node : std::enable_shared_from_this<Node> {
   ir::OpId op = ir::OpId::input;
   ir::Attrs attrs;
   std::vector<Tensor> inputs;  // emptied when the history is released

@@ -46,8 +46,7 @@ class ThreadScope {
 class Primitive {
  public:
   Primitive() = default;
-  template <class PrimitiveDesc>
-  void create(const PrimitiveDesc& pd) {
+  template <class PrimitiveDesc> void create(const PrimitiveDesc& pd) {
     primitive_ = dnnl::primitive(pd.get());
     impl_ = pd.impl_info_str();
     scratchpad_bytes_ = pd.scratchpad_desc().get_size();

@@ -120,8 +120,7 @@ float activate(Activation a, float x) {
 }
 
 // A sum over k = 0 terms: C is the epilogue of zeros, which oneDNN would leave unwritten.
-template <class T>
-void store_empty_sum(const MatmulSpec& s, const DnnlMatmul::Args& args) {
+template <class T> void store_empty_sum(const MatmulSpec& s, const DnnlMatmul::Args& args) {
   const std::int64_t batches = batch_count(s);
   for (std::int64_t b = 0; b < batches; ++b) {
     std::int64_t offset = 0, rest = b;

@@ -33,8 +33,7 @@ class StridedCopy {
   };
   void merge();
   void choose();
-  template <class T>
-  void run_as(const T* src, T* dst, int threads) const;
+  template <class T> void run_as(const T* src, T* dst, int threads) const;
 
   Dim dims_[kMaxRank];  // outermost first
   int rank_ = 0;

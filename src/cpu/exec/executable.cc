@@ -1,0 +1,169 @@
+// Binding a program to memory and running it.
+#include "cpu/exec/executable.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "base/error.h"
+#include "base/flush_denormals.h"
+#include "cpu/plan/plan.h"
+
+namespace bp::cpu {
+
+Executable::Executable(const ir::Graph& g, const passes::Partition& p, std::vector<IndexCheck> checks,
+                       const LowerOptions& options)
+    : program_(lower(g, p, options)), threads_(options.threads), checks_(std::move(checks)) {
+  plan_memory(program_);
+  bind();
+}
+
+namespace {
+
+// Denormals flushed on the caller and, where steps fork, on the workers they will use; all restored after.
+class FlushWorkers {
+ public:
+  explicit FlushWorkers(int threads) : threads_(threads) { set(true); }
+  ~FlushWorkers() { set(false); }
+  FlushWorkers(const FlushWorkers&) = delete;
+  FlushWorkers& operator=(const FlushWorkers&) = delete;
+
+ private:
+  void set(bool on) {
+    if (threads_ <= 1) return;
+#pragma omp parallel num_threads(threads_)
+    {
+      thread_local unsigned saved = 0;
+      if (omp_get_thread_num() != 0) on ? (saved = FlushDenormals::set(), void()) : FlushDenormals::restore(saved);
+    }
+  }
+  int threads_;
+  FlushDenormals here_;
+};
+
+}  // namespace
+
+void Executable::bind() {
+  arena_ = Buffer::allocate(program_.arena_bytes);
+  workspace_ = Buffer::allocate(program_.workspace_bytes);
+  auto* base = static_cast<std::byte*>(arena_.mutable_data());
+  for (const Step& step : program_.steps) {
+    const int threads = std::clamp(step.kernel->preferred_threads(), 1, threads_);
+    parallel_ |= threads > 1;
+    bound_.push_back({step.kernel.get(), static_cast<std::uint32_t>(args_.size()), threads});
+    for (const auto* list : {&step.reads, &step.writes})
+      for (BufferId b : *list) {
+        const MemoryRef& m = program_.buffers[b];
+        void* fixed = nullptr;
+        if (m.kind == MemoryRef::Kind::arena) fixed = base + m.offset;
+        if (m.kind == MemoryRef::Kind::constant) fixed = m.constant.mutable_data();
+        if (fixed == nullptr)
+          patches_.push_back({static_cast<std::uint32_t>(args_.size()), m.index, m.kind == MemoryRef::Kind::output});
+        args_.push_back(fixed);
+      }
+  }
+}
+
+void Executable::run(std::span<const void* const> inputs, std::span<void* const> outputs) {
+  if (busy_.test_and_set(std::memory_order_acquire))
+    fail(ErrorKind::state, "[run] this compiled step is already running on another thread: compile one a thread");
+  struct Release {
+    std::atomic_flag& flag;
+    ~Release() { flag.clear(std::memory_order_release); }
+  } release{busy_};
+  check_indices(inputs);
+  for (const Patch& p : patches_) args_[p.arg] = p.output ? outputs[p.index] : const_cast<void*>(inputs[p.index]);
+  const FlushWorkers flush(parallel_ ? threads_ : 1);
+  void* workspace = workspace_.mutable_data();
+  for (const Bound& b : bound_) b.kernel->run(args_.data() + b.first, workspace, b.threads);
+}
+
+double Executable::flops() const {
+  double sum = 0;
+  for (const Step& s : program_.steps) sum += s.info.flops;
+  return sum;
+}
+
+std::string Executable::str() const {
+  std::string out;
+  for (std::size_t i = 0; i < program_.steps.size(); ++i) {
+    const StepInfo& info = program_.steps[i].info;
+    out += fmt::format("{:4}  {:<48} {} thread{}  {:>12.0f} flops {:>12.0f} bytes  {}{}\n", i, info.name,
+                       bound_[i].threads, bound_[i].threads == 1 ? " " : "s", info.flops, info.bytes,
+                       ir::scope_path(info.scope), info.backward ? " (backward)" : "");
+  }
+  out += fmt::format("arena {} bytes, workspace {} bytes\n", program_.arena_bytes, program_.workspace_bytes);
+  return out;
+}
+
+namespace {
+
+// Follows an index operand back to an input through ops that keep its elements.
+std::uint32_t source_of(const ir::Graph& g, ir::Value v, const std::vector<std::uint32_t>& input_index) {
+  for (;;) {
+    if (input_index[v.node] != ~0u) return input_index[v.node];
+    const ir::Node& n = g.nodes[v.node];
+    const std::string_view name = ir::name_of(n.op);
+    const bool keeps = name == "reshape" || name == "broadcast" || name == "transpose" ||
+                       (name == "cast" && is_integer(g.type(n.inputs[0]).dtype));
+    if (!keeps) return ~0u;
+    v = n.inputs[0];
+  }
+}
+
+template <class T> std::int64_t first_outside(const void* data, std::int64_t count, std::int64_t limit) {
+  const T* p = static_cast<const T*>(data);
+  bool bad = false;  // branch-free: vectorised
+  for (std::int64_t i = 0; i < count; ++i) bad |= static_cast<std::uint64_t>(p[i]) >= static_cast<std::uint64_t>(limit);
+  if (!bad) return -1;
+  return std::find_if(p, p + count,
+                      [&](T x) { return static_cast<std::uint64_t>(x) >= static_cast<std::uint64_t>(limit); }) -
+         p;
+}
+
+}  // namespace
+
+std::vector<IndexCheck> find_index_checks(const ir::Graph& g) {
+  std::vector<IndexCheck> checks;
+  std::vector<std::uint32_t> input_index(g.nodes.size(), ~0u);
+  for (std::uint32_t i = 0; i < g.inputs.size(); ++i) input_index[g.inputs[i].node] = i;
+  for (const ir::Node& n : g.nodes) {
+    std::int64_t limit = 0;
+    ir::Value index;
+    if (const std::string_view name = ir::name_of(n.op); name == "gather" || name == "take_along") {
+      limit = g.type(n.inputs[0]).shape[static_cast<int>(n.attrs.integer("axis"))];
+      index = n.inputs[1];
+    } else if (n.attrs.has("index_limit")) {
+      limit = n.attrs.integer("index_limit");
+      index = n.inputs[0];
+    } else {
+      continue;
+    }
+    const std::uint32_t input = source_of(g, index, input_index);
+    if (input == ~0u) continue;
+    const Type& t = g.nodes[g.inputs[input].node].types[0];
+    if (!is_integer(t.dtype)) continue;
+    const std::string& scope = ir::scope_path(n.scope);
+    checks.push_back({input, t.dtype, t.shape.numel(), limit, scope.empty() ? ir::name_of(n.op) : scope});
+  }
+  return checks;
+}
+
+void Executable::check_indices(std::span<const void* const> inputs) const {
+  for (const IndexCheck& c : checks_) {
+    const void* data = inputs[c.input];
+    const auto value = [&](std::int64_t i) {
+      return dispatch(
+          c.dtype, [&](auto zero) { return static_cast<std::int64_t>(static_cast<const decltype(zero)*>(data)[i]); });
+    };
+    std::int64_t at = -1;
+    if (c.dtype == DType::i64) at = first_outside<std::int64_t>(data, c.count, c.limit);
+    if (c.dtype == DType::i32) at = first_outside<std::int32_t>(data, c.count, c.limit);
+    if (c.dtype == DType::u8) at = first_outside<std::uint8_t>(data, c.count, c.limit);
+    if (at >= 0)
+      fail(ErrorKind::value, "[{}] index {} at position {} is outside [0, {})", c.where, value(at), at, c.limit);
+  }
+}
+
+}  // namespace bp::cpu

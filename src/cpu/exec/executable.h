@@ -1,0 +1,68 @@
+// Executable: a planned program with its arena, ready to run again and again without allocating.
+#pragma once
+
+#include <atomic>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cpu/exec/program.h"
+#include "cpu/lower/lowering.h"
+#include "ir/graph.h"
+
+namespace bp::cpu {
+
+// An input whose elements index something of `limit` entries.
+struct IndexCheck {
+  std::uint32_t input;
+  DType dtype;
+  std::int64_t count, limit;
+  std::string where;
+};
+
+// The indices that come straight from an input: of gather and take_along, and of nodes with the attribute
+// "index_limit". To be called on a graph as it was recorded: passes may drop the marks.
+std::vector<IndexCheck> find_index_checks(const ir::Graph& g);
+
+class Executable {
+ public:
+  Executable(const ir::Graph& g, const passes::Partition& p, std::vector<IndexCheck> checks,
+             const LowerOptions& options);
+
+  // One pointer an input and an output of the graph; an output that updates a state is given that state's memory.
+  // Throws Error(value) when an index argument is out of range (nothing has run then), Error(state) on a concurrent
+  // call.
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs);
+
+  std::size_t arena_bytes() const noexcept { return program_.arena_bytes; }
+  std::size_t workspace_bytes() const noexcept { return program_.workspace_bytes; }
+  const Program& program() const noexcept { return program_; }
+  double flops() const;
+  std::string str() const;  // one line a step: name, scope, threads, flops, bytes
+
+ private:
+  struct Patch {
+    std::uint32_t arg;    // position in args_
+    std::uint32_t index;  // of the caller's pointer
+    bool output;
+  };
+  struct Bound {
+    const Kernel* kernel;
+    std::uint32_t first;  // position of its arguments in args_
+    int threads;
+  };
+  void bind();
+  void check_indices(std::span<const void* const> inputs) const;
+
+  Program program_;
+  int threads_;
+  bool parallel_ = false;
+  Buffer arena_, workspace_;
+  std::vector<void*> args_;
+  std::vector<Patch> patches_;
+  std::vector<Bound> bound_;
+  std::vector<IndexCheck> checks_;
+  std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
+};
+
+}  // namespace bp::cpu

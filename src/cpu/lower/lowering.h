@@ -1,0 +1,67 @@
+// Lowering: from a graph and its partition to a Program. Each kind of group has its own file in this folder; they all
+// talk to this class.
+#pragma once
+
+#include <cstdint>
+#include <unordered_map>
+#include <vector>
+
+#include "cpu/exec/program.h"
+#include "ir/graph.h"
+#include "passes/partition.h"
+
+namespace bp::cpu {
+
+struct LowerOptions {
+  int threads = 1;
+  bool reference = false;  // every node by its scalar kernel: the executable that others are checked against
+};
+
+class Lowering {
+ public:
+  Lowering(const ir::Graph& g, const passes::Partition& p, const LowerOptions& options);
+
+  const ir::Graph& graph() const noexcept { return graph_; }
+  const passes::Partition& partition() const noexcept { return partition_; }
+  const LowerOptions& options() const noexcept { return options_; }
+
+  // The memory that holds a value: views share their operand's. Asking for a group's result reserves it.
+  BufferId buffer(ir::Value v);
+  // Scratch memory between steps (packed weights, partial sums).
+  BufferId temporary(std::size_t bytes);
+  BufferId constant(Buffer data);
+
+  // Appends a step. `inplace_safe`: the step reads every element of a read before it writes the same element of a write
+  // of the same size, so both may be one memory.
+  void emit(std::unique_ptr<Kernel> kernel, std::vector<BufferId> reads, std::vector<BufferId> writes, StepInfo info,
+            bool inplace_safe = false);
+  // The scope, direction and name of a node, for emit.
+  StepInfo info_of(ir::NodeId n) const;
+
+  Program finish();
+
+ private:
+  friend Program lower(const ir::Graph&, const passes::Partition&, const LowerOptions&);
+  ir::Value resolve(ir::Value v) const;  // through views
+  void assign_outputs(const std::vector<bool>& copied);
+  void copy_outputs(const std::vector<bool>& copied);
+
+  const ir::Graph& graph_;
+  const passes::Partition& partition_;
+  LowerOptions options_;
+  Program program_;
+  std::unordered_map<ir::Value, BufferId> buffers_;
+  std::vector<std::uint32_t> input_index_;  // by node
+};
+
+// The whole graph. The executable's inputs are graph.inputs; its outputs graph.outputs; an output that updates a state
+// is given the state's own memory at run time.
+Program lower(const ir::Graph& g, const passes::Partition& p, const LowerOptions& options);
+
+// Lowers a group if this file knows it; the dispatch in lower.cc tries them in order.
+bool lower_loop(Lowering& l, const passes::Group& group);
+bool lower_product(Lowering& l, const passes::Group& group);
+bool lower_movement(Lowering& l, const passes::Group& group);
+void lower_reference(Lowering& l, ir::NodeId node);
+
+}  // namespace bp::cpu

@@ -1,0 +1,62 @@
+// Partition: building, querying, verifying.
+#include "passes/partition.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "base/error.h"
+
+namespace bp::passes {
+
+namespace {
+bool is_memory_name(const ir::Graph& g, ir::NodeId n) {
+  return g.nodes[n].op == ir::OpId::input || g.def(n).cls == ir::OpClass::view;
+}
+}  // namespace
+
+Partition singletons(const ir::Graph& g) {
+  Partition p;
+  p.group_of.assign(g.nodes.size(), kNoGroup);
+  for (ir::NodeId i = 0; i < g.nodes.size(); ++i) {
+    if (is_memory_name(g, i)) continue;
+    p.group_of[i] = static_cast<std::uint32_t>(p.groups.size());
+    p.groups.push_back({Group::Kind::single, {i}});
+  }
+  return p;
+}
+
+std::vector<ir::Value> group_results(const ir::Graph& g, const Partition& p, std::uint32_t group) {
+  std::vector<ir::Value> out;
+  const auto add = [&](ir::Value v) {
+    if (p.group_of[v.node] == group && std::find(out.begin(), out.end(), v) == out.end()) out.push_back(v);
+  };
+  for (ir::NodeId i = 0; i < g.nodes.size(); ++i)
+    if (p.group_of[i] != group)
+      for (ir::Value v : g.nodes[i].inputs) add(v);
+  for (const ir::Output& o : g.outputs) add(o.value);
+  return out;
+}
+
+void verify(const ir::Graph& g, const Partition& p) {
+  std::vector<bool> done(g.nodes.size(), false);
+  const auto ready = [&](ir::NodeId n, auto&& self) -> bool {
+    if (done[n] || g.nodes[n].op == ir::OpId::input) return true;
+    if (p.group_of[n] != kNoGroup) return false;
+    return std::all_of(g.nodes[n].inputs.begin(), g.nodes[n].inputs.end(),
+                       [&](ir::Value v) { return self(v.node, self); });
+  };
+  for (std::uint32_t k = 0; k < p.groups.size(); ++k) {
+    for (ir::NodeId n : p.groups[k].nodes) {
+      if (p.group_of[n] != k)
+        throw std::logic_error(fmt::format("%{} stands in group {} but belongs to {}", n, k, p.group_of[n]));
+      for (ir::Value v : g.nodes[n].inputs)
+        if (!ready(v.node, ready))
+          throw std::logic_error(fmt::format("group {} reads %{} before it is computed", k, v.node));
+      done[n] = true;
+    }
+  }
+  for (ir::NodeId i = 0; i < g.nodes.size(); ++i)
+    if (p.group_of[i] != kNoGroup && !done[i]) throw std::logic_error(fmt::format("%{} is never computed", i));
+}
+
+}  // namespace bp::passes

@@ -1,0 +1,38 @@
+// Partition: which nodes of a graph are computed together. Written by the fuse pass, read by schedule and lowering.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace bp::passes {
+
+inline constexpr std::uint32_t kNoGroup = ~0u;
+
+struct Group {
+  enum class Kind : std::uint8_t {
+    single,   // one node, by its own kernel
+    loop,     // a fused loop: elementwise, broadcasts, row reductions, column accumulators
+    product,  // a matmul or convolution with its epilogue; nodes[0] is the product
+  };
+  Kind kind = Kind::single;
+  std::vector<ir::NodeId> nodes;  // in topological order
+};
+
+// Inputs and views (reshape) belong to no group: they are other names of memory. A view inside a loop may belong to it.
+struct Partition {
+  std::vector<Group> groups;            // in an order in which they can run
+  std::vector<std::uint32_t> group_of;  // by node
+};
+
+// Every node by itself: what the fuse pass starts from, and what runs with the pass switched off.
+Partition singletons(const ir::Graph& g);
+
+// The values of a group that others read (or that leave the graph): what it must write to memory.
+std::vector<ir::Value> group_results(const ir::Graph& g, const Partition& p, std::uint32_t group);
+
+// Throws std::logic_error when a node is in two groups, or the order of the groups cannot run.
+void verify(const ir::Graph& g, const Partition& p);
+
+}  // namespace bp::passes

@@ -1,0 +1,307 @@
+// One walk that rebuilds the graph: folds uniform constants, cancels inverse pairs, merges equal nodes; then drops the
+// dead ones. Rules keep results bit for bit, except that x + 0 turns -0 into -0 where adding would give +0.
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <unordered_map>
+
+#include "base/hash.h"
+#include "passes/pipeline.h"
+
+namespace bp::passes {
+
+namespace {
+
+using ir::Attrs;
+using ir::Graph;
+using ir::Ints;
+using ir::Node;
+using ir::NodeId;
+using ir::OpClass;
+using ir::OpId;
+using ir::Value;
+
+constexpr double kExactInteger = 9007199254740992.0;  // 2^53: beyond it a double no longer counts every integer
+
+class Simplifier {
+ public:
+  explicit Simplifier(const Graph& g) : g_(g), map_(g.nodes.size()) {}
+
+  Graph run() {
+    for (NodeId i = 0; i < g_.nodes.size(); ++i) visit(i);
+    out_.inputs = g_.inputs;
+    for (ir::Input& in : out_.inputs) in.node = map_[in.node][0].node;
+    for (const ir::Output& o : g_.outputs) out_.outputs.push_back({mapped(o.value), o.updates, o.name});
+    return std::move(out_);
+  }
+
+ private:
+  Value mapped(Value v) const { return map_[v.node][v.output]; }
+
+  void visit(NodeId i) {
+    Node n = g_.nodes[i];
+    for (Value& v : n.inputs) v = mapped(v);
+    if (n.op != OpId::input) {
+      if (const std::optional<Value> v = rewrite(n)) {
+        map_[i] = {*v};
+        return;
+      }
+    }
+    const NodeId id = intern(std::move(n));
+    for (std::uint32_t k = 0; k < out_.nodes[id].types.size(); ++k) map_[i].push_back({id, k});
+  }
+
+  // The node, or an equal one that is there already.
+  NodeId intern(Node n) {
+    const ir::OpDef& def = ir::op_def(n.op);
+    if (n.op == OpId::input || (def.flags & ir::kImpure) != 0) return out_.add(std::move(n));
+    if ((def.flags & ir::kCommutative) != 0 && n.inputs[1].node < n.inputs[0].node) std::swap(n.inputs[0], n.inputs[1]);
+    std::size_t h = hash_combine(static_cast<std::size_t>(n.op), n.attrs.hash());
+    for (Value v : n.inputs) h = hash_combine(h, std::hash<Value>{}(v));
+    const auto [first, last] = seen_.equal_range(h);
+    for (auto it = first; it != last; ++it) {
+      const Node& other = out_.nodes[it->second];
+      if (other.op == n.op && other.inputs == n.inputs && other.types == n.types && other.attrs == n.attrs)
+        return it->second;
+    }
+    const NodeId id = out_.add(std::move(n));
+    seen_.emplace(h, id);
+    return id;
+  }
+
+  Value emit(OpId op, std::vector<Value> in, Attrs attrs, const Node& like) {
+    std::vector<Type> types;
+    for (Value v : in) types.push_back(out_.type(v));
+    Node n{op, std::move(attrs), std::move(in), {}, like.scope, like.backward};
+    n.types = ir::op_def(op).infer({types, n.attrs});
+    if (const std::optional<Value> v = rewrite(n)) return *v;
+    return {intern(std::move(n)), 0};
+  }
+  Value emit_full(double value, const Type& t, const Node& like) {
+    return {intern({OpId::full,
+                    {{"shape", ir::to_ints(t.shape)}, {"value", value}, {"dtype", t.dtype}},
+                    {},
+                    {t},
+                    like.scope,
+                    like.backward}),
+            0};
+  }
+
+  const Node& node(Value v) const { return out_.nodes[v.node]; }
+  bool is(Value v, OpId op) const { return node(v).op == op; }
+  std::optional<double> uniform(Value v) const {
+    if (!is(v, OpId::full)) return std::nullopt;
+    return node(v).attrs.real("value");
+  }
+  bool is_uniform(Value v, double x) const {
+    const std::optional<double> u = uniform(v);
+    return u && *u == x && !(x == 0 && std::signbit(*u));
+  }
+
+  std::optional<Value> rewrite(const Node& n) {
+    if (n.inputs.empty()) return std::nullopt;
+    if (n.types.size() == 1) {
+      if (const auto v = fold(n)) return v;
+    }
+    switch (n.op) {
+      case OpId::stop_gradient: return n.inputs[0];
+      case OpId::reshape: return rewrite_reshape(n);
+      case OpId::transpose: return rewrite_transpose(n);
+      case OpId::broadcast: return rewrite_broadcast(n);
+      case OpId::cast: return rewrite_cast(n);
+      case OpId::reduce_sum:
+      case OpId::reduce_max:
+      case OpId::reduce_min:
+      case OpId::reduce_prod: return rewrite_reduce(n);
+      case OpId::matmul: return rewrite_matmul(n);
+      default: return rewrite_arithmetic(n);
+    }
+  }
+
+  // Elementwise ops and movements of uniform tensors are uniform.
+  std::optional<Value> fold(const Node& n) {
+    const OpClass cls = ir::op_def(n.op).cls;
+    if (cls != OpClass::elementwise && n.op != OpId::reshape && n.op != OpId::broadcast && n.op != OpId::transpose &&
+        n.op != OpId::slice && n.op != OpId::reverse)
+      return std::nullopt;
+    if ((ir::op_def(n.op).flags & ir::kImpure) != 0 || n.op == OpId::random_bits) return std::nullopt;
+    for (Value v : n.inputs)
+      if (!uniform(v) || std::abs(*uniform(v)) > kExactInteger) return std::nullopt;
+    if (cls != OpClass::elementwise) return emit_full(*uniform(n.inputs[0]), n.types[0], n);
+    return emit_full(evaluate_one(n), n.types[0], n);
+  }
+
+  double evaluate_one(const Node& n) const {
+    std::vector<Buffer> memory;
+    std::vector<ir::View> in;
+    for (Value v : n.inputs) {
+      const DType t = out_.type(v).dtype;
+      memory.push_back(Buffer::allocate(size_of(t)));
+      dispatch(t, [&](auto zero) {
+        *memory.back().as_mutable<decltype(zero)>() = static_cast<decltype(zero)>(*uniform(v));
+      });
+      in.push_back({memory.back().mutable_data(), {t, Shape{}}});
+    }
+    const Buffer result = Buffer::allocate(8);
+    const ir::View out{result.mutable_data(), {n.types[0].dtype, Shape{}}};
+    ir::op_def(n.op).reference({in, std::span(&out, 1), n.attrs});
+    return dispatch(n.types[0].dtype, [&](auto zero) { return static_cast<double>(*result.as<decltype(zero)>()); });
+  }
+
+  std::optional<Value> rewrite_reshape(const Node& n) {
+    const Value x = n.inputs[0];
+    if (out_.type(x) == n.types[0]) return x;
+    if (is(x, OpId::reshape)) return emit(OpId::reshape, {node(x).inputs[0]}, n.attrs, n);
+    return std::nullopt;
+  }
+
+  std::optional<Value> as_reshape(const Node& n) {
+    return emit(OpId::reshape, {n.inputs[0]}, {{"shape", ir::to_ints(n.types[0].shape)}}, n);
+  }
+
+  std::optional<Value> rewrite_transpose(const Node& n) {
+    const Value x = n.inputs[0];
+    const Ints& p = n.attrs.ints("permutation");
+    std::int64_t last = -1;
+    bool ordered = true;  // of the dimensions that are not 1
+    for (auto axis : p)
+      if (out_.type(x).shape[static_cast<int>(axis)] != 1) {
+        ordered &= axis > last;
+        last = axis;
+      }
+    if (ordered) return as_reshape(n);
+    if (!is(x, OpId::transpose)) return std::nullopt;
+    Ints both;
+    for (auto axis : p) both.push_back(node(x).attrs.ints("permutation")[static_cast<std::size_t>(axis)]);
+    return emit(OpId::transpose, {node(x).inputs[0]}, {{"permutation", both}}, n);
+  }
+
+  std::optional<Value> rewrite_broadcast(const Node& n) {
+    const Value x = n.inputs[0];
+    if (out_.type(x).shape.numel() == n.types[0].shape.numel()) return as_reshape(n);
+    if (is(x, OpId::broadcast)) return emit(OpId::broadcast, {node(x).inputs[0]}, n.attrs, n);
+    return std::nullopt;
+  }
+
+  // A cast to a wider type and back is nothing.
+  std::optional<Value> rewrite_cast(const Node& n) {
+    const Value x = n.inputs[0];
+    const DType to = n.types[0].dtype;
+    if (out_.type(x).dtype == to) return x;
+    if (!is(x, OpId::cast)) return std::nullopt;
+    const Value inner = node(x).inputs[0];
+    const DType from = out_.type(inner).dtype, via = out_.type(x).dtype;
+    const bool lossless = is_float(from)
+                              ? is_float(via) && promote(from, via) == via
+                              : (is_float(via) ? via == DType::f64 && from != DType::i64 : promote(from, via) == via);
+    if (!lossless) return std::nullopt;
+    if (from == to) return inner;
+    return std::nullopt;
+  }
+
+  std::optional<Value> rewrite_reduce(const Node& n) {
+    const Value x = n.inputs[0];
+    if (n.types[0].dtype != out_.type(x).dtype) return std::nullopt;
+    const Ints& axes = n.attrs.ints("axes");
+    if (axes.empty()) return x;
+    const bool trivial =
+        std::all_of(axes.begin(), axes.end(), [&](auto a) { return out_.type(x).shape[static_cast<int>(a)] == 1; });
+    return trivial ? as_reshape(n) : std::nullopt;
+  }
+
+  // A transposed operand of a product is a flag.
+  std::optional<Value> rewrite_matmul(const Node& n) {
+    Node m = n;
+    bool changed = false;
+    static constexpr const char* kFlags[] = {"transpose_a", "transpose_b"};
+    for (std::size_t k = 0; k < 2; ++k) {
+      const Value x = m.inputs[k];
+      if (!is(x, OpId::transpose)) continue;
+      const Ints& p = node(x).attrs.ints("permutation");
+      const std::size_t r = p.size();
+      bool last_two =
+          r >= 2 && p[r - 1] == static_cast<std::int64_t>(r) - 2 && p[r - 2] == static_cast<std::int64_t>(r) - 1;
+      for (std::size_t i = 0; last_two && i + 2 < r; ++i) last_two = p[i] == static_cast<std::int64_t>(i);
+      if (!last_two) continue;
+      m.attrs.set(kFlags[k], !m.attrs.flag(kFlags[k]));
+      m.inputs[k] = node(x).inputs[0];
+      changed = true;
+    }
+    if (!changed) return std::nullopt;
+    return Value{intern(std::move(m)), 0};
+  }
+
+  std::optional<Value> rewrite_arithmetic(const Node& n) {
+    const Value a = n.inputs[0];
+    const Value b = n.inputs.size() > 1 ? n.inputs[1] : a;
+    switch (n.op) {
+      case OpId::add:
+        if (is_uniform(b, 0)) return a;
+        if (is_uniform(a, 0)) return b;
+        if (is(b, OpId::neg)) return emit(OpId::sub, {a, node(b).inputs[0]}, {}, n);
+        if (is(a, OpId::neg)) return emit(OpId::sub, {b, node(a).inputs[0]}, {}, n);
+        break;
+      case OpId::sub:
+        if (is_uniform(b, 0)) return a;
+        if (is(b, OpId::neg)) return emit(OpId::add, {a, node(b).inputs[0]}, {}, n);
+        break;
+      case OpId::mul:
+        if (is_uniform(b, 1)) return a;
+        if (is_uniform(a, 1)) return b;
+        if (is_uniform(b, -1) && is_float(n.types[0].dtype)) return emit(OpId::neg, {a}, {}, n);
+        if (is_uniform(a, -1) && is_float(n.types[0].dtype)) return emit(OpId::neg, {b}, {}, n);
+        break;
+      case OpId::div:
+        if (is_uniform(b, 1)) return a;
+        break;
+      case OpId::pow:
+        if (is_uniform(b, 1)) return a;
+        if (is_uniform(b, 2)) return emit(OpId::mul, {a, a}, {}, n);
+        break;
+      case OpId::neg:
+        if (is(a, OpId::neg)) return node(a).inputs[0];
+        if (is(a, OpId::sub)) return std::nullopt;
+        break;
+      case OpId::select:
+        if (is_uniform(a, 1)) return n.inputs[1];
+        if (is_uniform(a, 0)) return n.inputs[2];
+        break;
+      default: break;
+    }
+    return std::nullopt;
+  }
+
+  const Graph& g_;
+  Graph out_;
+  std::vector<std::vector<Value>> map_;
+  std::unordered_multimap<std::size_t, NodeId> seen_;
+};
+
+// Keeps every input (their order is the caller's) and what the outputs need.
+Graph drop_dead(const Graph& g) {
+  std::vector<bool> live(g.nodes.size(), false);
+  for (const ir::Input& in : g.inputs) live[in.node] = true;
+  for (const ir::Output& o : g.outputs) live[o.value.node] = true;
+  for (NodeId i = static_cast<NodeId>(g.nodes.size()); i-- > 0;)
+    if (live[i])
+      for (Value v : g.nodes[i].inputs) live[v.node] = true;
+  Graph out;
+  std::vector<NodeId> at(g.nodes.size(), 0);
+  for (NodeId i = 0; i < g.nodes.size(); ++i) {
+    if (!live[i]) continue;
+    Node n = g.nodes[i];
+    for (Value& v : n.inputs) v.node = at[v.node];
+    at[i] = out.add(std::move(n));
+  }
+  out.inputs = g.inputs;
+  for (ir::Input& in : out.inputs) in.node = at[in.node];
+  out.outputs = g.outputs;
+  for (ir::Output& o : out.outputs) o.value.node = at[o.value.node];
+  return out;
+}
+
+}  // namespace
+
+Graph simplify(const Graph& g) { return drop_dead(Simplifier(g).run()); }
+
+}  // namespace bp::passes

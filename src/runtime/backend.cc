@@ -1,0 +1,42 @@
+// Building executables.
+#include "runtime/backend.h"
+
+#include <omp.h>
+
+#include <chrono>
+
+namespace bp::runtime {
+
+namespace {
+std::size_t external_bytes(const ir::Graph& g) {
+  std::size_t bytes = 0;
+  for (const ir::Input& i : g.inputs) bytes += g.nodes[i.node].types[0].bytes();
+  for (const ir::Output& o : g.outputs)
+    if (o.updates < 0) bytes += g.type(o.value).bytes();
+  return bytes;
+}
+}  // namespace
+
+Built build(ir::Graph g, const BuildOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<cpu::IndexCheck> checks = cpu::find_index_checks(g);
+  passes::PipelineOptions pipeline{options.disable_passes, options.keep_text};
+  if (options.reference) pipeline.disable = {"simplify", "fuse", "schedule"};
+  passes::Optimised o = passes::run_pipeline(std::move(g), pipeline);
+  Built b;
+  b.passes = std::move(o.passes);
+  b.executable = std::make_unique<cpu::Executable>(o.graph, o.partition, std::move(checks),
+                                                   cpu::LowerOptions{options.threads, options.reference});
+  b.info.arena_bytes = b.executable->arena_bytes() + b.executable->workspace_bytes();
+  b.info.planned_peak_bytes = b.info.arena_bytes + external_bytes(o.graph);
+  b.info.steps = b.executable->program().steps.size();
+  b.info.nodes = o.graph.nodes.size();
+  b.info.flops = b.executable->flops();
+  b.graph = std::move(o.graph);
+  b.info.compile_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return b;
+}
+
+int default_threads() { return omp_get_max_threads(); }
+
+}  // namespace bp::runtime
