@@ -8,8 +8,6 @@ namespace bp {
 
 using namespace ops;
 
-Tensor square(const Tensor& x) { return x * x; }
-
 // exp(x - m) / sum(exp(x - m)), m = max(x): no overflow, and one division a row.
 Tensor softmax(const Tensor& x, int axis) {
   Scope scope("softmax");
