@@ -1,5 +1,5 @@
 // Max and average pooling over channels-last tensors, forward and backward, in 1-3 dimensions: f32 and f64. Called by
-// lowering's pool steps. Plain loops over channels that the compiler vectorises; results do not depend on the number of
+// lowering's pool steps. Highway vectors over channels; results do not depend on the number of
 // threads.
 #pragma once
 
@@ -26,7 +26,8 @@ struct PoolSpec {
 };
 
 // The index of a maximum is the row-major position within its window (not within x): one byte for every usual window,
-// and x is found again from the output's place. The first maximum wins; a NaN wins over numbers. A window that lies
+// and x is found again from the output's place. The first maximum wins; a NaN wins over numbers (the
+// last of several). A window that lies
 // wholly outside x gives -infinity and index 0.
 // y, index: [batch, out..., channels]; index may be null.
 void max_pool(const PoolSpec& spec, const void* x, void* y, void* index, int threads);
