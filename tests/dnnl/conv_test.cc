@@ -39,8 +39,7 @@ struct Data {
 };
 
 // Calls f(x index, w index, y index) for every multiply-add.
-template <class F>
-void each_product(const ConvSpec& s, F f) {
+template <class F> void each_product(const ConvSpec& s, F f) {
   std::int64_t out[3] = {1, 1, 1};
   for (int i = 0; i < s.spatial; ++i) out[i] = s.out(i);
   const std::int64_t gi = s.in_channels / s.groups, go = s.out_channels / s.groups;

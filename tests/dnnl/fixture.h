@@ -14,8 +14,7 @@
 namespace bp::cpu::test {
 
 // Values in [-1, 1), reproducible, different for each seed.
-template <class T = float>
-std::vector<T> values(std::int64_t count, unsigned seed) {
+template <class T = float> std::vector<T> values(std::int64_t count, unsigned seed) {
   std::vector<T> v(static_cast<std::size_t>(count));
   for (std::size_t i = 0; i < v.size(); ++i) {
     unsigned h = (static_cast<unsigned>(i) + 1) * 2654435761u ^ (seed + 1) * 2246822519u;

@@ -13,7 +13,7 @@ namespace bp::cpu {
 // An index outside [0, rows) reads NaN (floats) or 0 (integers), and adds nothing.
 struct GatherSpec {
   std::int64_t outer = 1, rows = 0, count = 0, inner = 1;
-  DType dtype = f32;  // of the table; scatter_add: f64, f32, bf16 (summed in f32), i64, i32
+  DType dtype = f32;  // of the table; a sum of bf16 is rounded after each addition
   DType index = i64;  // i64 or i32
   int preferred_threads(int most) const noexcept;
 };

@@ -373,9 +373,8 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
-#include <omp.h>
-
 #include "base/error.h"
+#include "cpu/kernels/share.h"
 
 namespace bp::cpu {
 namespace pool {
@@ -413,12 +412,7 @@ void each_row(const Plan& p, std::int64_t batch, bool over_input, const Pointers
               int threads) {
   const Axis &a = p.axis[0], &b = p.axis[1];
   const std::int64_t rows = batch * (over_input ? a.in * b.in : a.out * b.out);
-  if (threads <= 1) return kernel(p, m, 0, rows);
-#pragma omp parallel num_threads(threads)
-  {
-    const std::int64_t t = omp_get_thread_num(), n = omp_get_num_threads();
-    kernel(p, m, rows * t / n, rows * (t + 1) / n);
-  }
+  share(rows, threads, [&](std::int64_t begin, std::int64_t end) { kernel(p, m, begin, end); });
 }
 
 void run(const PoolSpec& s, bool over_input, const void* x, void* y, void* index, RowKernel<float> f32_kernel,
