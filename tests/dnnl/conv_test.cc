@@ -78,7 +78,7 @@ std::vector<double> reference(const ConvSpec& s, ConvKind kind, const Data& d) {
     if (s.epilogue.bias) out[i] += static_cast<double>(d.bias[i % static_cast<std::size_t>(s.out_channels)]);
     if (s.epilogue.residual) out[i] += static_cast<double>(d.residual[i]);
     if (s.epilogue.accumulate) out[i] += static_cast<double>(d.y[i]);
-    if (s.epilogue.activation == Activation::relu) out[i] = std::max(out[i], 0.0);
+    if (s.epilogue.activation == Epilogue::Activation::relu) out[i] = std::max(out[i], 0.0);
   }
   return out;
 }
@@ -155,7 +155,8 @@ TEST(DnnlConv, Epilogues) {
   for (int bits = 0; bits < 16; ++bits) {
     if ((bits & 6) == 6) continue;
     ConvSpec s = conv(2, 2, 7, 8, 16, 3, 1, 1);
-    s.epilogue = {(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, bits & 8 ? Activation::relu : Activation::none};
+    s.epilogue = {(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0,
+                  bits & 8 ? Epilogue::Activation::relu : Epilogue::Activation::none};
     const Data d(s);
     const DnnlConv c(s, ConvKind::forward, 2);
     EXPECT_EQ(c.impl_name().find("ref"), std::string::npos) << c.impl_name() << " " << bits;

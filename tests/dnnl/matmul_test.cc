@@ -14,27 +14,28 @@ using test::tolerance;
 using test::values;
 using test::worst;
 
-std::int64_t extent(const MatmulSpec& s, const MatmulSpec::Strides& m, std::int64_t rows, std::int64_t cols) {
+std::int64_t extent(const DnnlMatmulSpec& s, const DnnlMatmulSpec::Strides& m, std::int64_t rows, std::int64_t cols) {
   std::int64_t last = (rows - 1) * m.row + (cols - 1) * m.col;
   for (std::size_t i = 0; i < s.batch.size(); ++i) last += (s.batch[i] - 1) * m.batch[i];
   return std::max<std::int64_t>(last + 1, 0);
 }
 
-double activate(Activation a, double x) {
+double activate(Epilogue::Activation a, double x) {
   switch (a) {
-    case Activation::relu: return std::max(x, 0.0);
-    case Activation::tanh: return std::tanh(x);
-    case Activation::sigmoid: return 1 / (1 + std::exp(-x));
-    case Activation::gelu_tanh: return 0.5 * x * (1 + std::tanh(0.79788456080286536 * (x + 0.044715 * x * x * x)));
-    case Activation::gelu_erf: return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
-    case Activation::none: break;
+    case Epilogue::Activation::relu: return std::max(x, 0.0);
+    case Epilogue::Activation::tanh: return std::tanh(x);
+    case Epilogue::Activation::sigmoid: return 1 / (1 + std::exp(-x));
+    case Epilogue::Activation::gelu_tanh:
+      return 0.5 * x * (1 + std::tanh(0.79788456080286536 * (x + 0.044715 * x * x * x)));
+    case Epilogue::Activation::gelu_erf: return 0.5 * x * (1 + std::erf(x / std::sqrt(2.0)));
+    case Epilogue::Activation::none: break;
   }
   return x;
 }
 
 struct Operands {
   std::vector<float> a, b, c, bias, residual;
-  explicit Operands(const MatmulSpec& s)
+  explicit Operands(const DnnlMatmulSpec& s)
       : a(values(extent(s, s.a, s.m, s.k), 1)),
         b(values(extent(s, s.b, s.k, s.n), 2)),
         c(values(extent(s, s.c, s.m, s.n), 3)),
@@ -42,7 +43,7 @@ struct Operands {
         residual(values(extent(s, s.c, s.m, s.n), 5)) {}
 };
 
-std::vector<double> reference(const MatmulSpec& s, const Operands& o) {
+std::vector<double> reference(const DnnlMatmulSpec& s, const Operands& o) {
   std::vector<double> c(o.c.begin(), o.c.end());
   std::int64_t batches = 1;
   for (auto b : s.batch) batches *= b;
@@ -69,7 +70,7 @@ std::vector<double> reference(const MatmulSpec& s, const Operands& o) {
   return c;
 }
 
-std::vector<float> run(const MatmulSpec& s, const Operands& o, const DnnlMatmul& mm) {
+std::vector<float> run(const DnnlMatmulSpec& s, const Operands& o, const DnnlMatmul& mm) {
   std::vector<float> c = o.c;
   Buffer packed = Buffer::allocate(mm.pack_bytes()), scratch = Buffer::allocate(mm.scratchpad_bytes());
   if (mm.pack_bytes() > 0) mm.run_pack(o.b.data(), packed.mutable_data());
@@ -84,11 +85,11 @@ std::vector<float> run(const MatmulSpec& s, const Operands& o, const DnnlMatmul&
   return c;
 }
 
-void check(const MatmulSpec& s, MatmulPlan plan = MatmulPlan::automatic, int threads = 2) {
+void check(const DnnlMatmulSpec& s, MatmulPlan plan = MatmulPlan::automatic, int threads = 2) {
   const Operands o(s);
   const DnnlMatmul mm(s, threads, plan);
   EXPECT_EQ(mm.impl_name().find("ref"), std::string::npos) << mm.impl_name();
-  const double slack = s.epilogue.activation == Activation::none ? 0 : 4e-6;
+  const double slack = s.epilogue.activation == Epilogue::Activation::none ? 0 : 4e-6;
   EXPECT_LT(worst(run(s, o, mm), reference(s, o)), tolerance(s.k) + slack)
       << s.m << "x" << s.n << "x" << s.k << " plan " << static_cast<int>(mm.plan()) << " " << mm.impl_name();
 }
@@ -114,7 +115,7 @@ TEST(DnnlMatmul, CaseShapesUseFastKernels) {
 
 TEST(DnnlMatmul, PackingFollowsStrideAndReuse) {
   if (dnnl_supports(bf16)) GTEST_SKIP() << "AVX-512 reads plain weights at full speed";
-  MatmulSpec reused = dense_matmul({}, 32, 1024, 256);
+  DnnlMatmulSpec reused = dense_matmul({}, 32, 1024, 256);
   reused.runs_per_pack = 64;
   const DnnlMatmul thrashing(dense_matmul({}, 64, 512, 784), 1), harmless(dense_matmul({}, 64, 528, 784), 1);
   EXPECT_EQ(DnnlMatmul(reused, 1).plan(), MatmulPlan::convolution);
@@ -125,8 +126,8 @@ TEST(DnnlMatmul, PackingFollowsStrideAndReuse) {
 }
 
 TEST(DnnlMatmul, ReluKeepsNaN) {
-  MatmulSpec s = dense_matmul({}, 4, 8, 4);
-  s.epilogue.activation = Activation::relu;
+  DnnlMatmulSpec s = dense_matmul({}, 4, 8, 4);
+  s.epilogue.activation = Epilogue::Activation::relu;
   Operands o(s);
   o.a[5] = std::numeric_limits<float>::quiet_NaN();
   for (MatmulPlan plan : {MatmulPlan::plain, MatmulPlan::convolution})
@@ -134,12 +135,13 @@ TEST(DnnlMatmul, ReluKeepsNaN) {
 }
 
 TEST(DnnlMatmul, Epilogues) {
-  for (Activation act : {Activation::none, Activation::relu, Activation::tanh, Activation::sigmoid,
-                         Activation::gelu_tanh, Activation::gelu_erf})
+  for (Epilogue::Activation act :
+       {Epilogue::Activation::none, Epilogue::Activation::relu, Epilogue::Activation::tanh,
+        Epilogue::Activation::sigmoid, Epilogue::Activation::gelu_tanh, Epilogue::Activation::gelu_erf})
     for (int bits = 0; bits < 8; ++bits)
       for (MatmulPlan plan : {MatmulPlan::plain, MatmulPlan::convolution}) {
         if ((bits & 6) == 6) continue;  // residual and old value together: not asked for
-        MatmulSpec s = dense_matmul({}, 37, 24, 50);
+        DnnlMatmulSpec s = dense_matmul({}, 37, 24, 50);
         s.epilogue = {(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, act};
         check(s, plan);
       }
@@ -149,18 +151,18 @@ TEST(DnnlMatmul, BatchesBroadcastAndStrides) {
   check(dense_matmul({5}, 9, 11, 13));
   check(dense_matmul({2, 3}, 9, 11, 13, true, false));
   check(dense_matmul({2, 3}, 9, 11, 13, false, true));
-  MatmulSpec shared_b = dense_matmul({2, 3}, 9, 16, 13);
+  DnnlMatmulSpec shared_b = dense_matmul({2, 3}, 9, 16, 13);
   shared_b.b.batch = {0, 0};
   check(shared_b);
-  MatmulSpec shared_a = dense_matmul({4, 3}, 9, 16, 13);
+  DnnlMatmulSpec shared_a = dense_matmul({4, 3}, 9, 16, 13);
   shared_a.a.batch = {9 * 13, 0};
   check(shared_a);
   // Attention heads read in place: [batch, time, head, dim], scores[b, h] = q[b, :, h, :] · k[b, :, h, :]^T.
-  MatmulSpec heads = dense_matmul({2, 3}, 10, 10, 8, false, true);
+  DnnlMatmulSpec heads = dense_matmul({2, 3}, 10, 10, 8, false, true);
   heads.a = {24, 1, {240, 8}};
   heads.b = {1, 24, {240, 8}};
   check(heads);
-  MatmulSpec slice = dense_matmul({}, 9, 16, 13);  // rows of a wider matrix on every side
+  DnnlMatmulSpec slice = dense_matmul({}, 9, 16, 13);  // rows of a wider matrix on every side
   slice.a.row = 20, slice.b.row = 31, slice.c.row = 40;
   for (bool bias : {false, true}) {
     slice.epilogue.bias = bias;
@@ -170,9 +172,9 @@ TEST(DnnlMatmul, BatchesBroadcastAndStrides) {
 
 TEST(DnnlMatmul, EmptySizes) {
   for (auto [m, n, k] : {std::array<std::int64_t, 3>{0, 4, 5}, {4, 0, 5}, {4, 5, 0}, {0, 0, 0}}) {
-    MatmulSpec s = dense_matmul({}, m, n, k);
+    DnnlMatmulSpec s = dense_matmul({}, m, n, k);
     s.epilogue.bias = true;
-    s.epilogue.activation = Activation::relu;
+    s.epilogue.activation = Epilogue::Activation::relu;
     check(s);
   }
   check(dense_matmul({0}, 3, 4, 5));
@@ -186,10 +188,10 @@ TEST(DnnlMatmul, ThreadsFollowTheWork) {
 
 TEST(DnnlMatmul, RefusesWhatItCannotDo) {
   EXPECT_THROW(DnnlMatmul(dense_matmul({}, 4, 4, 4, false, false, f64), 1), Error);
-  MatmulSpec bad = dense_matmul({}, 4, 4, 4);
+  DnnlMatmulSpec bad = dense_matmul({}, 4, 4, 4);
   bad.a.col = 2;
   EXPECT_THROW(DnnlMatmul(bad, 1), Error);
-  MatmulSpec batch = dense_matmul({2}, 4, 4, 4);
+  DnnlMatmulSpec batch = dense_matmul({2}, 4, 4, 4);
   batch.a.batch.clear();
   EXPECT_THROW(DnnlMatmul(batch, 1), Error);
 }
@@ -199,7 +201,7 @@ TEST(DnnlMatmul, BFloat16WhereTheProcessorHasIt) {
     EXPECT_THROW(DnnlMatmul(dense_matmul({}, 4, 4, 4, false, false, bf16), 1), Error);
     return;
   }
-  MatmulSpec s = dense_matmul({}, 33, 48, 65);
+  DnnlMatmulSpec s = dense_matmul({}, 33, 48, 65);
   s.in = bf16;
   const Operands o(s);
   std::vector<bfloat16> a(o.a.size()), b(o.b.size());

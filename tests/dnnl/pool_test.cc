@@ -129,7 +129,11 @@ TEST(Pool, NaNWinsAndStays) {
       EXPECT_EQ(index[c], tap);
     }
   }
-  std::vector<float> x(48, -infinite), y(12);
+  std::vector<float> x(48, nan), y(12);
+  std::vector<std::uint8_t> index(12, 9);
+  max_pool(s, x.data(), y.data(), index.data(), 1);
+  EXPECT_EQ(index[0] + index[11], 0);
+  x.assign(48, -infinite);
   max_pool(s, x.data(), y.data(), nullptr, 1);
   EXPECT_EQ(y[0], -infinite);
   EXPECT_EQ(y[11], -infinite);

@@ -80,14 +80,14 @@ namespace {
 // most 1e-45 times themselves.
 constexpr float kReluSlope = std::numeric_limits<float>::denorm_min();
 
-dnnl::algorithm algorithm_of(Activation a) {
+dnnl::algorithm algorithm_of(Epilogue::Activation a) {
   switch (a) {
-    case Activation::relu: return dnnl::algorithm::eltwise_relu;
-    case Activation::tanh: return dnnl::algorithm::eltwise_tanh;
-    case Activation::sigmoid: return dnnl::algorithm::eltwise_logistic;
-    case Activation::gelu_tanh: return dnnl::algorithm::eltwise_gelu_tanh;
-    case Activation::gelu_erf: return dnnl::algorithm::eltwise_gelu_erf;
-    case Activation::none: break;
+    case Epilogue::Activation::relu: return dnnl::algorithm::eltwise_relu;
+    case Epilogue::Activation::tanh: return dnnl::algorithm::eltwise_tanh;
+    case Epilogue::Activation::sigmoid: return dnnl::algorithm::eltwise_logistic;
+    case Epilogue::Activation::gelu_tanh: return dnnl::algorithm::eltwise_gelu_tanh;
+    case Epilogue::Activation::gelu_erf: return dnnl::algorithm::eltwise_gelu_erf;
+    case Epilogue::Activation::none: break;
   }
   return dnnl::algorithm::undef;
 }
@@ -102,9 +102,9 @@ int append_epilogue(dnnl::primitive_attr& attr, const Epilogue& epilogue, const 
     residual_index = ops.len();
     ops.append_binary(dnnl::algorithm::binary_add, residual);
   }
-  if (epilogue.activation != Activation::none) {
+  if (epilogue.activation != Epilogue::Activation::none) {
     // oneDNN's plain relu turns NaN into 0, which would hide a diverged network: the leaky one multiplies.
-    const float alpha = epilogue.activation == Activation::relu ? kReluSlope : 0.0f;
+    const float alpha = epilogue.activation == Epilogue::Activation::relu ? kReluSlope : 0.0f;
 #if DNNL_VERSION_MAJOR >= 3
     ops.append_eltwise(algorithm_of(epilogue.activation), alpha, 0.0f);
 #else

@@ -30,10 +30,10 @@ constexpr std::int64_t kFewRows = 128;
 constexpr std::int64_t kManyRuns = 4;
 constexpr std::int64_t kSmallB = 32 * 1024;  // elements: below, B stays in the cache whatever its stride
 
-bool is_transposed(const MatmulSpec::Strides& s) { return s.col != 1; }
+bool is_transposed(const DnnlMatmulSpec::Strides& s) { return s.col != 1; }
 
 // Makes the strides of a rows x cols matrix canonical: one is 1, the other at least the contiguous size.
-void normalise(MatmulSpec::Strides& s, std::int64_t rows, std::int64_t cols, const char* which) {
+void normalise(DnnlMatmulSpec::Strides& s, std::int64_t rows, std::int64_t cols, const char* which) {
   if (rows <= 1 && cols <= 1) s = {std::max<std::int64_t>(cols, 1), 1, std::move(s.batch)};
   if (rows <= 1 && s.col == 1) s.row = std::max<std::int64_t>(cols, 1);
   if (rows <= 1 && s.col != 1) s.row = 1;
@@ -47,7 +47,7 @@ void normalise(MatmulSpec::Strides& s, std::int64_t rows, std::int64_t cols, con
 }
 
 // Batch dimensions that only repeat B are more rows of A and C.
-void merge_batch_into_rows(MatmulSpec& s) {
+void merge_batch_into_rows(DnnlMatmulSpec& s) {
   while (!s.batch.empty()) {
     const std::int64_t size = s.batch.back();
     const bool rows_continue = s.a.batch.back() == s.m * s.a.row && s.c.batch.back() == s.m * s.c.row;
@@ -58,7 +58,7 @@ void merge_batch_into_rows(MatmulSpec& s) {
   }
 }
 
-MatmulSpec canonical(MatmulSpec s) {
+DnnlMatmulSpec canonical(DnnlMatmulSpec s) {
   dnnl_type(s.in);
   dnnl_type(s.out);
   if (!dnnl_supports(s.in) || !dnnl_supports(s.out))
@@ -75,7 +75,8 @@ MatmulSpec canonical(MatmulSpec s) {
   return s;
 }
 
-Desc desc_of(const MatmulSpec& s, const MatmulSpec::Strides& m, std::int64_t rows, std::int64_t cols, DType type) {
+Desc desc_of(const DnnlMatmulSpec& s, const DnnlMatmulSpec::Strides& m, std::int64_t rows, std::int64_t cols,
+             DType type) {
   Dims dims, strides;
   for (std::size_t i = 0; i < s.batch.size(); ++i) {
     dims.push_back(m.batch[i] == 0 ? 1 : s.batch[i]);
@@ -86,18 +87,18 @@ Desc desc_of(const MatmulSpec& s, const MatmulSpec::Strides& m, std::int64_t row
   return Desc(dims, dnnl_type(type), strides);
 }
 
-std::int64_t batch_count(const MatmulSpec& s) {
+std::int64_t batch_count(const DnnlMatmulSpec& s) {
   std::int64_t n = 1;
   for (std::int64_t b : s.batch) n *= b;
   return n;
 }
 
-bool can_be_convolution(const MatmulSpec& s) {
+bool can_be_convolution(const DnnlMatmulSpec& s) {
   return !has_avx512() && s.in == f32 && s.out == f32 && s.batch.empty() && s.a.col == 1 && s.a.row == s.k &&
          s.c.row == s.n && s.n >= 8;
 }
 
-MatmulPlan choose_plan(const MatmulSpec& s) {
+MatmulPlan choose_plan(const DnnlMatmulSpec& s) {
   const bool reused = s.runs_per_pack >= kManyRuns;
   if (has_avx512()) return reused && s.batch.empty() ? MatmulPlan::packed : MatmulPlan::plain;
   const std::int64_t stride = is_transposed(s.b) ? s.b.col : s.b.row;
@@ -107,20 +108,21 @@ MatmulPlan choose_plan(const MatmulSpec& s) {
   return thrashes ? MatmulPlan::packed : MatmulPlan::plain;
 }
 
-float activate(Activation a, float x) {
+float activate(Epilogue::Activation a, float x) {
   switch (a) {
-    case Activation::relu: return std::max(x, 0.0f);
-    case Activation::tanh: return std::tanh(x);
-    case Activation::sigmoid: return 1.0f / (1.0f + std::exp(-x));
-    case Activation::gelu_tanh: return 0.5f * x * (1.0f + std::tanh(0.7978845608f * (x + 0.044715f * x * x * x)));
-    case Activation::gelu_erf: return 0.5f * x * (1.0f + std::erf(x * 0.7071067812f));
-    case Activation::none: break;
+    case Epilogue::Activation::relu: return std::max(x, 0.0f);
+    case Epilogue::Activation::tanh: return std::tanh(x);
+    case Epilogue::Activation::sigmoid: return 1.0f / (1.0f + std::exp(-x));
+    case Epilogue::Activation::gelu_tanh:
+      return 0.5f * x * (1.0f + std::tanh(0.7978845608f * (x + 0.044715f * x * x * x)));
+    case Epilogue::Activation::gelu_erf: return 0.5f * x * (1.0f + std::erf(x * 0.7071067812f));
+    case Epilogue::Activation::none: break;
   }
   return x;
 }
 
 // A sum over k = 0 terms: C is the epilogue of zeros, which oneDNN would leave unwritten.
-template <class T> void store_empty_sum(const MatmulSpec& s, const DnnlMatmul::Args& args) {
+template <class T> void store_empty_sum(const DnnlMatmulSpec& s, const DnnlMatmul::Args& args) {
   const std::int64_t batches = batch_count(s);
   for (std::int64_t b = 0; b < batches; ++b) {
     std::int64_t offset = 0, rest = b;
@@ -137,9 +139,9 @@ template <class T> void store_empty_sum(const MatmulSpec& s, const DnnlMatmul::A
 
 }  // namespace
 
-MatmulSpec dense_matmul(std::vector<std::int64_t> batch, std::int64_t m, std::int64_t n, std::int64_t k, bool trans_a,
-                        bool trans_b, DType dtype) {
-  MatmulSpec s;
+DnnlMatmulSpec dense_matmul(std::vector<std::int64_t> batch, std::int64_t m, std::int64_t n, std::int64_t k,
+                            bool trans_a, bool trans_b, DType dtype) {
+  DnnlMatmulSpec s;
   s.m = m, s.n = n, s.k = k;
   s.in = s.out = dtype;
   s.a.row = trans_a ? 1 : k, s.a.col = trans_a ? m : 1;
@@ -158,7 +160,7 @@ MatmulSpec dense_matmul(std::vector<std::int64_t> batch, std::int64_t m, std::in
 bool dnnl_supports(DType dtype) noexcept { return dtype == f32 || (dtype == bf16 && has_avx512()); }
 
 struct DnnlMatmul::Impl {
-  MatmulSpec spec;
+  DnnlMatmulSpec spec;
   MatmulPlan plan = MatmulPlan::plain;
   int threads = 1;
   bool copy_residual = false;  // C starts as the residual where oneDNN would run its scalar loops
@@ -188,7 +190,7 @@ void DnnlMatmul::Impl::create_matmul(const Epilogue& epilogue) {
   if (plan == MatmulPlan::packed && has_avx512())
     db = Desc(plain_b.dims(), plain_b.data_type(), Memory::format_tag::any);
   if (plan == MatmulPlan::packed && !has_avx512()) {
-    MatmulSpec::Strides padded = spec.b;
+    DnnlMatmulSpec::Strides padded = spec.b;
     (is_transposed(spec.b) ? padded.col : padded.row) = (is_transposed(spec.b) ? spec.k : spec.n) + kStridePad;
     db = desc_of(spec, padded, spec.k, spec.n, spec.in);
   }
@@ -265,7 +267,7 @@ void DnnlMatmul::Impl::copy_residual_to(void* c_data, const void* from) const {
   }
 }
 
-DnnlMatmul::DnnlMatmul(const MatmulSpec& spec, int threads, MatmulPlan plan) : impl_(std::make_unique<Impl>()) {
+DnnlMatmul::DnnlMatmul(const DnnlMatmulSpec& spec, int threads, MatmulPlan plan) : impl_(std::make_unique<Impl>()) {
   impl_->spec = canonical(spec);
   impl_->threads = threads;
   impl_->plan = plan == MatmulPlan::automatic ? choose_plan(impl_->spec) : plan;

@@ -12,10 +12,9 @@
 
 namespace bp::cpu {
 
-enum class Activation : std::uint8_t { none, relu, tanh, sigmoid, gelu_tanh, gelu_erf };
-
 // What is done to a product before it is stored: y = activation(product + bias + residual + y_old).
 struct Epilogue {
+  enum class Activation : std::uint8_t { none, relu, tanh, sigmoid, gelu_tanh, gelu_erf };
   bool bias = false;                         // a vector along the last dimension of the output, f32
   bool residual = false;                     // a tensor with the shape, strides and dtype of the output
   bool accumulate = false;                   // the output's old value
@@ -24,7 +23,7 @@ struct Epilogue {
 
 // C[b, m, n] = epilogue(sum over k of A[b, m, k] · B[b, k, n]). Strides are in elements; of the two strides of a matrix
 // one is 1 (a transposed operand has row == 1), and the other at least the size of the contiguous dimension.
-struct MatmulSpec {
+struct DnnlMatmulSpec {
   struct Strides {
     std::int64_t row = 0, col = 1;
     std::vector<std::int64_t> batch;  // one a batch dimension; 0 repeats the matrix
@@ -39,8 +38,8 @@ struct MatmulSpec {
 };
 
 // The spec of contiguous operands: A is [b, m, k] (or [b, k, m] when trans_a), B [b, k, n] (or [b, n, k]).
-MatmulSpec dense_matmul(std::vector<std::int64_t> batch, std::int64_t m, std::int64_t n, std::int64_t k,
-                        bool trans_a = false, bool trans_b = false, DType dtype = f32);
+DnnlMatmulSpec dense_matmul(std::vector<std::int64_t> batch, std::int64_t m, std::int64_t n, std::int64_t k,
+                            bool trans_a = false, bool trans_b = false, DType dtype = f32);
 
 // Whether oneDNN multiplies this dtype with jitted code on this processor (f32: yes; bf16: AVX-512 only).
 bool dnnl_supports(DType dtype) noexcept;
@@ -58,7 +57,7 @@ class DnnlMatmul {
   // threads: the most that run() may use; fewer are taken when the work is small. The result may depend on the number,
   // never on the run. Throws Error(dtype) for what dnnl_supports refuses, Error(shape) for strides outside the
   // contract.
-  explicit DnnlMatmul(const MatmulSpec& spec, int threads, MatmulPlan plan = MatmulPlan::automatic);
+  explicit DnnlMatmul(const DnnlMatmulSpec& spec, int threads, MatmulPlan plan = MatmulPlan::automatic);
   DnnlMatmul(DnnlMatmul&&) noexcept;
   DnnlMatmul& operator=(DnnlMatmul&&) noexcept;
   ~DnnlMatmul();

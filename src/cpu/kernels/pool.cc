@@ -170,7 +170,7 @@ template <class T> struct MaxPool {
       auto chosen = l.first || !m.index ? hn::Set(d, l.start) : load_index(d, p, m.index, to + c);
       for (int i = 0; i < l.count; ++i) {
         const auto v = hn::LoadU(d, m.x + l.at[i] + c);
-        const auto better = hn::Or(hn::Gt(v, best), hn::IsNaN(v));
+        const auto better = hn::Or(hn::Gt(v, best), hn::AndNot(hn::IsNaN(best), hn::IsNaN(v)));
         best = hn::IfThenElse(better, v, best);
         chosen = hn::IfThenElse(better, hn::Set(d, l.value[i]), chosen);
       }
@@ -182,7 +182,7 @@ template <class T> struct MaxPool {
       T chosen = l.first || !m.index ? l.start : load_index_at<T>(p, m.index, to + c);
       for (int i = 0; i < l.count; ++i) {
         const T v = m.x[l.at[i] + c];
-        if (v > best || v != v) best = v, chosen = l.value[i];
+        if (v > best || (v != v && best == best)) best = v, chosen = l.value[i];
       }
       m.y[to + c] = best;
       if (m.index) store_index_at(p, chosen, m.index, to + c);

@@ -26,9 +26,8 @@ struct PoolSpec {
 };
 
 // The index of a maximum is the row-major position within its window (not within x): one byte for every usual window,
-// and x is found again from the output's place. The first maximum wins; a NaN wins over numbers (the
-// last of several). A window that lies
-// wholly outside x gives -infinity and index 0.
+// and x is found again from the output's place. The first maximum wins, NaN before numbers. A window that lies wholly
+// outside x gives -infinity and index 0.
 // y, index: [batch, out..., channels]; index may be null.
 void max_pool(const PoolSpec& spec, const void* x, void* y, void* index, int threads);
 
