@@ -98,7 +98,8 @@ class ReverseWalk {
         m.reaches |= in.reaches;
         if (!in.active || !is_float(t.dtype())) continue;
         m.active |= floating;
-        if (!floating && blocker_ == nullptr) blocker_ = n;
+        // A comparison inside a gradient rule (the mask of relu) is flat almost everywhere: its gradient is zero.
+        if (!floating && blocker_ == nullptr && !n->backward) blocker_ = n;
       }
     }
   }

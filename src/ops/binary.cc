@@ -1,7 +1,6 @@
 // Elementwise arithmetic, comparisons and logic of two operands.
 #include <cmath>
 #include <optional>
-#include <string_view>
 
 #include "ops/elementwise.h"
 
@@ -56,8 +55,7 @@ constexpr OpDef bool_op(const char* name, std::vector<Type> (*infer)(const Infer
 // The value of a tensor that is known to be one number everywhere.
 std::optional<double> constant_value(const Tensor& x) {
   const detail::Node* n = x.node().get();
-  while (n->inputs.size() == 1 && (n->op == OpId::cast || std::string_view(name_of(n->op)) == "broadcast"))
-    n = n->inputs[0].node().get();
+  while (n->inputs.size() == 1 && (n->op == OpId::cast || n->op == OpId::broadcast)) n = n->inputs[0].node().get();
   if (n->op != OpId::full) return std::nullopt;
   return n->attrs.real("value");
 }

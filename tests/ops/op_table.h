@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <functional>
+#include <ostream>
 #include <span>
 #include <string>
 #include <utility>
@@ -48,6 +49,8 @@ struct OpRow {
   std::vector<std::string> covers =
       {};  // further ops of ops.def that the row's value, gradient or second gradient uses
 };
+
+inline void PrintTo(const OpRow& row, std::ostream* out) { *out << row.name; }
 
 inline std::vector<OpRow>& op_rows() {
   static std::vector<OpRow> rows;
