@@ -279,8 +279,7 @@ class Worker {
       if (more) start(acc);
     }
   }
-  template <class T>
-  static void join_columns(LoopOp op, double* partial, const T* values, std::int64_t cols) {
+  template <class T> static void join_columns(LoopOp op, double* partial, const T* values, std::int64_t cols) {
     if (op == LoopOp::column_sum) {
       for (std::int64_t c = 0; c < cols; ++c) partial[c] += static_cast<double>(values[c]);
       return;
@@ -364,8 +363,7 @@ class Worker {
   }
 
   // Calls f(memory of row r, tile of row r, elements) for the runs of a transfer.
-  template <class F>
-  void each_run(const LoopTransfer& t, char* tile, std::size_t rows, std::size_t n, F f) const {
+  template <class F> void each_run(const LoopTransfer& t, char* tile, std::size_t rows, std::size_t n, F f) const {
     const LoopOperand& o = plan_.program.operands[static_cast<std::size_t>(t.operand)];
     const std::int64_t bytes = static_cast<std::int64_t>(size_of(o.dtype)), step = o.access.col_stride;
     for (std::size_t r = 0; r < rows; ++r) {

@@ -109,7 +109,7 @@ void LoopProgram::check() const {
   assert(compute == f32 || compute == f64);
   for (std::size_t i = 0; i < instrs.size(); ++i) {
     const LoopInstr& in = instrs[i];
-    const int n = arity(in.op);
+    [[maybe_unused]] const int n = arity(in.op);
     [[maybe_unused]] const auto valid = [&](int v) {
       return v >= 0 && static_cast<std::size_t>(v) < i && instrs[static_cast<std::size_t>(v)].op < LoopOp::store;
     };

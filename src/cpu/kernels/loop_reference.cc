@@ -14,8 +14,7 @@ double load_element(const void* p, DType t, std::int64_t at) {
   return dispatch(t, [&](auto zero) { return static_cast<double>(static_cast<const decltype(zero)*>(p)[at]); });
 }
 
-template <class T>
-T saturate(double v) {
+template <class T> T saturate(double v) {
   if (std::isnan(v)) return 0;
   const double lo = static_cast<double>(std::numeric_limits<T>::min());
   const double hi = static_cast<double>(std::numeric_limits<T>::max());

@@ -15,31 +15,21 @@ HWY_BEFORE_NAMESPACE();
 namespace bp::cpu::HWY_NAMESPACE {
 namespace {
 
-template <class D, class M>
-HWY_INLINE hn::Vec<D> one_where(D d, M m) {
+template <class D, class M> HWY_INLINE hn::Vec<D> one_where(D d, M m) {
   return hn::IfThenElseZero(m, hn::Set(d, hn::TFromD<D>{1}));
 }
 
-#define BP_UNARY(Name, expression)                         \
-  struct Name {                                            \
-    template <class D, class V>                            \
-    static HWY_INLINE V apply([[maybe_unused]] D d, V a) { \
-      return expression;                                   \
-    }                                                      \
+#define BP_UNARY(Name, expression)                                                                          \
+  struct Name {                                                                                             \
+    template <class D, class V> static HWY_INLINE V apply([[maybe_unused]] D d, V a) { return expression; } \
   };
-#define BP_BINARY(Name, expression)                             \
-  struct Name {                                                 \
-    template <class D, class V>                                 \
-    static HWY_INLINE V apply([[maybe_unused]] D d, V a, V b) { \
-      return expression;                                        \
-    }                                                           \
+#define BP_BINARY(Name, expression)                                                                              \
+  struct Name {                                                                                                  \
+    template <class D, class V> static HWY_INLINE V apply([[maybe_unused]] D d, V a, V b) { return expression; } \
   };
-#define BP_TERNARY(Name, expression)                                 \
-  struct Name {                                                      \
-    template <class D, class V>                                      \
-    static HWY_INLINE V apply([[maybe_unused]] D d, V a, V b, V c) { \
-      return expression;                                             \
-    }                                                                \
+#define BP_TERNARY(Name, expression)                                                                                  \
+  struct Name {                                                                                                       \
+    template <class D, class V> static HWY_INLINE V apply([[maybe_unused]] D d, V a, V b, V c) { return expression; } \
   };
 
 BP_UNARY(Copy, a)
@@ -56,8 +46,7 @@ BP_UNARY(IsFinite, one_where(d, hn::Eq(hn::Sub(a, a), hn::Zero(d))))
 BP_UNARY(Not, one_where(d, hn::Eq(a, hn::Zero(d))))
 
 struct Sign {
-  template <class D, class V>
-  static HWY_INLINE V apply(D d, V a) {
+  template <class D, class V> static HWY_INLINE V apply(D d, V a) {
     const V zero = hn::Zero(d);
     const V signed_one = hn::CopySign(hn::Set(d, hn::TFromD<D>{1}), a);
     // NaN falls through both tests and stays itself.
@@ -93,8 +82,7 @@ BP_TERNARY(Nfma, hn::NegMulAdd(a, b, c))
 BP_TERNARY(SubMul, hn::Mul(hn::Sub(a, b), c))
 
 // Rounds to the values bf16 can hold: nearest, ties to even; NaN stays NaN.
-template <class D>
-HWY_INLINE hn::Vec<D> round_to_bf16(D d, hn::Vec<D> x) {
+template <class D> HWY_INLINE hn::Vec<D> round_to_bf16(D d, hn::Vec<D> x) {
   const hn::Rebind<std::uint32_t, D> du;
   const auto u = hn::BitCast(du, x);
   const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(du, 1u));
@@ -103,8 +91,7 @@ HWY_INLINE hn::Vec<D> round_to_bf16(D d, hn::Vec<D> x) {
 }
 
 struct ToF32 {
-  template <class D, class V>
-  static HWY_INLINE V apply(D d, V a) {
+  template <class D, class V> static HWY_INLINE V apply(D d, V a) {
     if constexpr (sizeof(hn::TFromD<D>) == 4)
       return a;
     else
@@ -112,8 +99,7 @@ struct ToF32 {
   }
 };
 struct ToBf16 {
-  template <class D, class V>
-  static HWY_INLINE V apply(D d, V a) {
+  template <class D, class V> static HWY_INLINE V apply(D d, V a) {
     if constexpr (sizeof(hn::TFromD<D>) == 4) {
       return round_to_bf16(d, a);
     } else {
@@ -123,8 +109,7 @@ struct ToBf16 {
   }
 };
 
-template <class T>
-void ramp(void* dst_, const void* a_, const void*, const void*, std::size_t rows, std::size_t n) {
+template <class T> void ramp(void* dst_, const void* a_, const void*, const void*, std::size_t rows, std::size_t n) {
   T* dst = static_cast<T*>(dst_);
   const T* first = static_cast<const T*>(a_);
   for (std::size_t r = 0; r < rows; ++r, dst += n)
@@ -153,30 +138,21 @@ void axpby(void* dst_, const void* a_, const void* b_, const void* c_, std::size
   hn::BlendedStore(hn::MulAdd(ca, hn::MaskedLoad(m, d, a + i), term), m, d, dst + i);
 }
 
-template <class T, class Op>
-void set1(TileTable& t, LoopOp op) {
-  t.at(tile_op(op), 0) = tile1<T, Op, false>;
-}
-template <class T, class Op>
-void set2(TileTable& t, TileOp op) {
+template <class T, class Op> void set1(TileTable& t, LoopOp op) { t.at(tile_op(op), 0) = tile1<T, Op, false>; }
+template <class T, class Op> void set2(TileTable& t, TileOp op) {
   t.at(op, 0) = tile2<T, Op, false, false>;
   t.at(op, 1) = tile2<T, Op, true, false>;
   t.at(op, 2) = tile2<T, Op, false, true>;
 }
-template <class T, class Op>
-void set2(TileTable& t, LoopOp op) {
-  set2<T, Op>(t, tile_op(op));
-}
-template <class T, class Op>
-void set3(TileTable& t, TileOp op) {
+template <class T, class Op> void set2(TileTable& t, LoopOp op) { set2<T, Op>(t, tile_op(op)); }
+template <class T, class Op> void set3(TileTable& t, TileOp op) {
   t.at(op, 0) = tile3<T, Op, false, false, false>;
   t.at(op, 2) = tile3<T, Op, false, true, false>;
   t.at(op, 4) = tile3<T, Op, false, false, true>;
   t.at(op, 6) = tile3<T, Op, false, true, true>;
 }
 
-template <class T>
-void fill(TileTable& t) {
+template <class T> void fill(TileTable& t) {
   t.at(TileOp::copy, 0) = tile1<T, Copy, false>;
   t.at(TileOp::copy, 1) = tile1<T, Copy, true>;
   t.at(TileOp::ramp, 1) = ramp<T>;

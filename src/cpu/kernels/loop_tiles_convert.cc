@@ -18,8 +18,7 @@ namespace bp::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 namespace {
 
-template <class T, class S>
-void load_as(void* dst_, const void* src_, std::size_t n) {
+template <class T, class S> void load_as(void* dst_, const void* src_, std::size_t n) {
   T* dst = static_cast<T*>(dst_);
   const S* src = static_cast<const S*>(src_);
   for (std::size_t i = 0; i < n; ++i) {
@@ -33,8 +32,7 @@ void load_as(void* dst_, const void* src_, std::size_t n) {
 
 // Float to integer truncates and saturates; the comparisons are exact in double for all but i64, whose upper bound
 // 2^63 rounds to itself.
-template <class S, class T>
-HWY_INLINE S to_integer(T v) {
+template <class S, class T> HWY_INLINE S to_integer(T v) {
   constexpr double lo = static_cast<double>(std::numeric_limits<S>::min());
   constexpr double hi = static_cast<double>(std::numeric_limits<S>::max());
   const double x = static_cast<double>(v);
@@ -42,16 +40,14 @@ HWY_INLINE S to_integer(T v) {
   return x >= hi ? std::numeric_limits<S>::max() : static_cast<S>(x);
 }
 
-template <class T>
-HWY_INLINE std::uint16_t to_bf16_bits(T v) {
+template <class T> HWY_INLINE std::uint16_t to_bf16_bits(T v) {
   const auto u = std::bit_cast<std::uint32_t>(static_cast<float>(v));
   const bool nan = (u & 0x7fffffffu) > 0x7f800000u;
   const std::uint32_t rounded = u + 0x7fffu + ((u >> 16) & 1u);
   return static_cast<std::uint16_t>((nan ? u | 0x400000u : rounded) >> 16);
 }
 
-template <class T, class S>
-void store_as(void* dst_, const void* src_, std::size_t n) {
+template <class T, class S> void store_as(void* dst_, const void* src_, std::size_t n) {
   S* dst = static_cast<S*>(dst_);
   const T* src = static_cast<const T*>(src_);
   for (std::size_t i = 0; i < n; ++i) {
@@ -67,12 +63,10 @@ void store_as(void* dst_, const void* src_, std::size_t n) {
   }
 }
 
-template <class T>
-ConvertFn loader(DType storage) {
+template <class T> ConvertFn loader(DType storage) {
   return dispatch(storage, [](auto zero) -> ConvertFn { return load_as<T, decltype(zero)>; });
 }
-template <class T>
-ConvertFn storer(DType storage) {
+template <class T> ConvertFn storer(DType storage) {
   return dispatch(storage, [](auto zero) -> ConvertFn { return store_as<T, decltype(zero)>; });
 }
 ConvertFn find_loader(DType storage, DType compute) {
@@ -93,8 +87,7 @@ void random_words(std::uint64_t first, std::uint64_t key, std::uint64_t counter,
 #else
 // Philox4x32-10 with one block per 64-bit lane: words live in the low halves, whatever the upper halves hold.
 struct Blocks {
-  template <class D, class V>
-  static HWY_INLINE void rounds(D d, V& c0, V& c1, V& c2, V& c3, std::uint64_t key) {
+  template <class D, class V> static HWY_INLINE void rounds(D d, V& c0, V& c1, V& c2, V& c3, std::uint64_t key) {
     const hn::Repartition<std::uint32_t, D> d32;
     const auto m0 = hn::BitCast(d32, hn::Set(d, 0xD2511F53ull)), m1 = hn::BitCast(d32, hn::Set(d, 0xCD9E8D57ull));
     auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);

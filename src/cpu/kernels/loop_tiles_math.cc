@@ -14,12 +14,9 @@ HWY_BEFORE_NAMESPACE();
 namespace bp::cpu::HWY_NAMESPACE {
 namespace {
 
-#define BP_MATH(Name, function)           \
-  struct Name {                           \
-    template <class D, class V>           \
-    static HWY_INLINE V apply(D d, V a) { \
-      return function(d, a);              \
-    }                                     \
+#define BP_MATH(Name, function)                                                                \
+  struct Name {                                                                                \
+    template <class D, class V> static HWY_INLINE V apply(D d, V a) { return function(d, a); } \
   };
 BP_MATH(Exp, exp_v)
 BP_MATH(Expm1, expm1_v)
@@ -32,20 +29,15 @@ BP_MATH(Sigmoid, sigmoid_v)
 BP_MATH(Erf, erf_v)
 
 struct ExpSub {
-  template <class D, class V>
-  static HWY_INLINE V apply(D d, V a, V b) {
-    return exp_v(d, hn::Sub(a, b));
-  }
+  template <class D, class V> static HWY_INLINE V apply(D d, V a, V b) { return exp_v(d, hn::Sub(a, b)); }
 };
 struct Pow {
-  template <class D, class V>
-  static HWY_INLINE V apply(D d, V a, V b) {
+  template <class D, class V> static HWY_INLINE V apply(D d, V a, V b) {
     return each_lane(d, a, b, [](auto x, auto y) { return std::pow(x, y); });
   }
 };
 struct Remainder {
-  template <class D, class V>
-  static HWY_INLINE V apply(D d, V a, V b) {
+  template <class D, class V> static HWY_INLINE V apply(D d, V a, V b) {
     return each_lane(d, a, b, [](auto x, auto y) {
       const auto m = std::fmod(x, y);
       if (m == 0) return std::copysign(m, y);
@@ -54,8 +46,7 @@ struct Remainder {
   }
 };
 
-template <class T>
-void fill(TileTable& t) {
+template <class T> void fill(TileTable& t) {
   t.at(tile_op(LoopOp::exp), 0) = tile1<T, Exp, false>;
   t.at(tile_op(LoopOp::expm1), 0) = tile1<T, Expm1, false>;
   t.at(tile_op(LoopOp::log), 0) = tile1<T, Log, false>;

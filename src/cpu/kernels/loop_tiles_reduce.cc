@@ -16,49 +16,28 @@ namespace bp::cpu::HWY_NAMESPACE {
 namespace {
 
 struct Sum {
-  template <class T>
-  static constexpr T start() {
-    return 0;
-  }
-  template <class D, class V>
-  static HWY_INLINE V join(D, V acc, V x) {
-    return hn::Add(acc, x);
-  }
+  template <class T> static constexpr T start() { return 0; }
+  template <class D, class V> static HWY_INLINE V join(D, V acc, V x) { return hn::Add(acc, x); }
 };
 struct Prod {
-  template <class T>
-  static constexpr T start() {
-    return 1;
-  }
-  template <class D, class V>
-  static HWY_INLINE V join(D, V acc, V x) {
-    return hn::Mul(acc, x);
-  }
+  template <class T> static constexpr T start() { return 1; }
+  template <class D, class V> static HWY_INLINE V join(D, V acc, V x) { return hn::Mul(acc, x); }
 };
 struct Max {
-  template <class T>
-  static constexpr T start() {
-    return -std::numeric_limits<T>::infinity();
-  }
-  template <class D, class V>
-  static HWY_INLINE V join(D, V acc, V x) {
+  template <class T> static constexpr T start() { return -std::numeric_limits<T>::infinity(); }
+  template <class D, class V> static HWY_INLINE V join(D, V acc, V x) {
     return hn::IfThenElse(hn::IsNaN(acc), acc, hn::Max(acc, x));
   }
 };
 struct Min {
-  template <class T>
-  static constexpr T start() {
-    return std::numeric_limits<T>::infinity();
-  }
-  template <class D, class V>
-  static HWY_INLINE V join(D, V acc, V x) {
+  template <class T> static constexpr T start() { return std::numeric_limits<T>::infinity(); }
+  template <class D, class V> static HWY_INLINE V join(D, V acc, V x) {
     return hn::IfThenElse(hn::IsNaN(acc), acc, hn::Min(acc, x));
   }
 };
 
 // Folds the lanes of one vector in halves: an order fixed by the vector width.
-template <class R, class D, class V>
-HWY_INLINE hn::TFromD<D> fold(D d, V v) {
+template <class R, class D, class V> HWY_INLINE hn::TFromD<D> fold(D d, V v) {
   HWY_ALIGN hn::TFromD<D> lane[hn::MaxLanes(d)];
   hn::Store(v, d, lane);
   const hn::CappedTag<hn::TFromD<D>, 1> one;
@@ -69,8 +48,7 @@ HWY_INLINE hn::TFromD<D> fold(D d, V v) {
 }
 
 // The element fed to a reduction: a, or a * b for the dot product.
-template <bool kDot, class D, class T>
-HWY_INLINE hn::Vec<D> term(D d, const T* a, const T* b, std::size_t i) {
+template <bool kDot, class D, class T> HWY_INLINE hn::Vec<D> term(D d, const T* a, const T* b, std::size_t i) {
   const auto x = hn::LoadU(d, a + i);
   if constexpr (kDot) return hn::Mul(x, hn::LoadU(d, b + i));
   return x;
@@ -129,8 +107,7 @@ void accumulate(void* dst_, const void* a_, const void* b_, const void*, std::si
     hn::BlendedStore(R::join(d, acc, x), m, d, dst + i);
 }
 
-template <class T>
-void fill(TileTable& t) {
+template <class T> void fill(TileTable& t) {
   t.at(tile_op(LoopOp::row_sum), 0) = reduce_rows<T, Sum, false>;
   t.at(tile_op(LoopOp::row_max), 0) = reduce_rows<T, Max, false>;
   t.at(tile_op(LoopOp::row_min), 0) = reduce_rows<T, Min, false>;

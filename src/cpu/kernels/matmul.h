@@ -4,13 +4,14 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 
 #include "bp/dtype.h"
 
 namespace bp::cpu {
 
 enum class Activation : std::uint8_t { none, relu, tanh, sigmoid };
+
+struct MicroTable;
 
 // All matrices are row-major with a leading dimension (elements between rows as stored).
 // op(A): [m, k], stored [m, k] or, transposed, [k, m]. op(B): [k, n], stored [k, n] or, transposed, [n, k]. C: [m, n].
@@ -42,17 +43,33 @@ class MatmulKernel {
   void run(const void* a, const void* b, const void* bias, const void* residual, void* c, void* workspace,
            int threads) const;
 
-  struct Strategy {
-    // The function of the instruction set found at construction, and its block sizes.
-    void (*run)(const MatmulSpec&, const Strategy&, const void* a, const void* b, const void* bias,
-                const void* residual, void* c, void* workspace, int threads) = nullptr;
-    std::int64_t mr = 0, nr = 0, mc = 0, nc = 0, kc = 0;
-    bool swapped = false;  // computes C^T = op(B)^T op(A)^T
+  // How a spec is computed.
+  enum class Method : std::uint8_t {
+    direct,    // register tiles straight over A and B
+    packed_b,  // the same after B was transposed into the workspace
+    dots,      // one of m, n is 1 and the other operand's rows are contiguous along k
+    blocked    // A and B packed block by block
   };
+  Method method() const noexcept { return method_; }
 
  private:
+  struct Call;
+  void choose();
+  void run_tiles(const Call& call, std::int64_t row_begin, std::int64_t row_end) const;
+  void run_dots(const Call& call, std::int64_t begin, std::int64_t end) const;
+  void run_blocked(const Call& call, char* workspace, int thread, int threads) const;
+  void pack_a(const Call& call, std::int64_t row, std::int64_t rows, std::int64_t p, std::int64_t depth,
+              char* out) const;
+  void pack_b(const Call& call, std::int64_t col, std::int64_t cols, std::int64_t p, std::int64_t depth,
+              char* out) const;
+
   MatmulSpec spec_;
-  Strategy strategy_;
+  // What is computed: the spec, or C^T = op(B)^T op(A)^T where one column of C is a row in memory.
+  MatmulSpec work_;
+  bool swapped_ = false;
+  Method method_ = Method::direct;
+  const MicroTable* micro_ = nullptr;
+  std::int64_t mc_ = 0, nc_ = 0, kc_ = 0;  // block sizes
 };
 
 // The scalar oracle of the tests, summing in f64.

@@ -18,27 +18,21 @@ HWY_BEFORE_NAMESPACE();
 namespace bp::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-template <class D>
-HWY_INLINE hn::Vec<D> constant(D d, double v) {
-  return hn::Set(d, static_cast<hn::TFromD<D>>(v));
-}
+template <class D> HWY_INLINE hn::Vec<D> constant(D d, double v) { return hn::Set(d, static_cast<hn::TFromD<D>>(v)); }
 
 // Where a range ends, min and max carry NaN through: x86 returns the second operand when either is NaN.
-template <class D, class V>
-HWY_INLINE V clamp(D d, V x, double lo, double hi) {
+template <class D, class V> HWY_INLINE V clamp(D d, V x, double lo, double hi) {
   return hn::Min(constant(d, hi), hn::Max(constant(d, lo), x));
 }
 
 // Calls f on every lane: for what is rare or needs no speed.
-template <class D, class V, class F>
-HWY_INLINE V each_lane(D d, V x, F f) {
+template <class D, class V, class F> HWY_INLINE V each_lane(D d, V x, F f) {
   HWY_ALIGN hn::TFromD<D> lane[hn::MaxLanes(d)];
   hn::Store(x, d, lane);
   for (std::size_t i = 0; i < hn::Lanes(d); ++i) lane[i] = f(lane[i]);
   return hn::Load(d, lane);
 }
-template <class D, class V, class F>
-HWY_INLINE V each_lane(D d, V x, V y, F f) {
+template <class D, class V, class F> HWY_INLINE V each_lane(D d, V x, V y, F f) {
   HWY_ALIGN hn::TFromD<D> lane[hn::MaxLanes(d)], other[hn::MaxLanes(d)];
   hn::Store(x, d, lane);
   hn::Store(y, d, other);
@@ -47,8 +41,7 @@ HWY_INLINE V each_lane(D d, V x, V y, F f) {
 }
 
 // Highway's Exp without its last comparison: the clamp below already ends in 0.
-template <class D, class V>
-HWY_INLINE V exp_v(D d, V x) {
+template <class D, class V> HWY_INLINE V exp_v(D d, V x) {
   using T = hn::TFromD<D>;
   const V y = sizeof(T) == 4 ? clamp(d, x, -104.0, 104.0) : clamp(d, x, -746.0, 710.0);
   hn::impl::ExpImpl<T> impl;
@@ -58,48 +51,36 @@ HWY_INLINE V exp_v(D d, V x) {
   return impl.LoadExpShortRange(d, p, q);
 }
 
-template <class D, class V>
-HWY_INLINE V expm1_v(D d, V x) {
+template <class D, class V> HWY_INLINE V expm1_v(D d, V x) {
   return hn::Expm1(d, sizeof(hn::TFromD<D>) == 4 ? hn::Min(constant(d, 104.0), x) : hn::Min(constant(d, 710.0), x));
 }
 
 // The ends of log and log1p: -inf at the pole, NaN below it, inf and NaN stay.
-template <class D, class V>
-HWY_INLINE V end_log(D d, V x, V pole, V y) {
+template <class D, class V> HWY_INLINE V end_log(D d, V x, V pole, V y) {
   const V inf = constant(d, std::numeric_limits<double>::infinity());
   const V below = hn::IfThenElse(hn::Eq(x, pole), hn::Neg(inf), hn::NaN(d));
   y = hn::IfThenElse(hn::Gt(x, pole), y, below);
   return hn::IfThenElse(hn::Lt(x, inf), y, hn::IfThenElse(hn::Eq(x, inf), inf, x));
 }
-template <class D, class V>
-HWY_INLINE V log_v(D d, V x) {
-  return end_log(d, x, hn::Zero(d), hn::Log(d, x));
-}
-template <class D, class V>
-HWY_INLINE V log1p_v(D d, V x) {
+template <class D, class V> HWY_INLINE V log_v(D d, V x) { return end_log(d, x, hn::Zero(d), hn::Log(d, x)); }
+template <class D, class V> HWY_INLINE V log1p_v(D d, V x) {
   return hn::IfThenElse(hn::Eq(x, hn::Zero(d)), x, end_log(d, x, constant(d, -1.0), hn::Log1p(d, x)));
 }
 
 // Highway reduces the range of sin and cos up to 39000; beyond, or at NaN, the C library does.
-template <class D, class V>
-HWY_INLINE V sin_v(D d, V x) {
+template <class D, class V> HWY_INLINE V sin_v(D d, V x) {
   if (hn::AllTrue(d, hn::Lt(hn::Abs(x), constant(d, 39000.0)))) return hn::Sin(d, x);
   return each_lane(d, x, [](auto v) { return std::sin(v); });
 }
-template <class D, class V>
-HWY_INLINE V cos_v(D d, V x) {
+template <class D, class V> HWY_INLINE V cos_v(D d, V x) {
   if (hn::AllTrue(d, hn::Lt(hn::Abs(x), constant(d, 39000.0)))) return hn::Cos(d, x);
   return each_lane(d, x, [](auto v) { return std::cos(v); });
 }
 
-template <class D, class V>
-HWY_INLINE V tanh_v(D d, V x) {
-  return hn::Tanh(d, x);
-}
+template <class D, class V> HWY_INLINE V tanh_v(D d, V x) { return hn::Tanh(d, x); }
 
 // Never overflows: e = exp(-|x|) is at most 1.
-template <class D, class V>
-HWY_INLINE V sigmoid_v(D d, V x) {
+template <class D, class V> HWY_INLINE V sigmoid_v(D d, V x) {
   const V e = exp_v(d, hn::Neg(hn::Abs(x)));
   const V one = constant(d, 1.0);
   return hn::Div(hn::IfThenElse(hn::Lt(x, hn::Zero(d)), e, one), hn::Add(one, e));
@@ -107,8 +88,7 @@ HWY_INLINE V sigmoid_v(D d, V x) {
 
 // f32: N. Juffa's two minimax polynomials (under 1 ULP with FMA): x + x p(x^2) below 475/512, 1 - exp(q(|x|)) above.
 // f64: the C library's, a lane at a time.
-template <class D, class V>
-HWY_INLINE V erf_v(D d, V x) {
+template <class D, class V> HWY_INLINE V erf_v(D d, V x) {
   if constexpr (sizeof(hn::TFromD<D>) == 8) {
     return each_lane(d, x, [](double v) { return std::erf(v); });
   } else {

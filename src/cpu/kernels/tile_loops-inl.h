@@ -14,8 +14,7 @@ namespace bp::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // An operand of a tile instruction: a tile (advances) or a scalar per row (broadcast).
-template <class D, bool kScalar>
-struct Operand {
+template <class D, bool kScalar> struct Operand {
   using T = hn::TFromD<D>;
   const T* at;
   hn::Vec<D> broadcast;
