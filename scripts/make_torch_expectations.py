@@ -53,7 +53,7 @@ def record(name, f, *inputs):
 def elementwise_cases():
     kinks = torch.tensor([-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 30.0, -30.0, 200.0, -200.0])
     for name, f in {
-        "softplus": F.softplus,
+        "softplus": lambda x: F.softplus(x, threshold=1e3),  # the default drops the tail beyond 20
         "gelu": F.gelu,
         "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
         "silu": F.silu,

@@ -60,7 +60,11 @@ Formula einsum_formula(const std::string& equation) {
     const auto arrow = equation.find("->");
     const std::string left = equation.substr(0, arrow), output = equation.substr(arrow + 2);
     std::vector<std::string> inputs(1);
-    for (char c : left) c == ',' ? inputs.emplace_back() : inputs.back().push_back(c), void();
+    for (char c : left)
+      if (c == ',')
+        inputs.emplace_back();
+      else
+        inputs.back().push_back(c);
     std::string letters = output;
     std::int64_t sizes[128] = {};
     for (std::size_t k = 0; k < inputs.size(); ++k)
