@@ -1,0 +1,142 @@
+// The cases of the training-step benchmark (tiny, mlp, cnn): models, data made by formula, losses and optimizers. Used
+// by golden, train_step and gradient_cost. The numbering of parameters and batches follows the golden runs' recipe:
+//   h = (i+1) * 2654435761 xor (k+1) * 2246822519; h ^= h >> 16; h *= 0x85EBCA6B; h ^= h >> 13; h *= 0xC2B2AE35; h ^= h
+//   >> 16 uniform(k, i) = (h >> 8) / 2^24; a parameter is (2 uniform - 1) / sqrt(fan_in); batch s: inputs k = 1000 +
+//   2s, targets k = 1001 + 2s.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "bp/bp.h"
+
+namespace bench {
+
+inline std::uint32_t bits(std::uint32_t k, std::uint32_t i) {
+  std::uint32_t h = ((i + 1) * 2654435761u) ^ ((k + 1) * 2246822519u);
+  h ^= h >> 16;
+  h *= 0x85EBCA6Bu;
+  h ^= h >> 13;
+  h *= 0xC2B2AE35u;
+  return h ^ (h >> 16);
+}
+inline double uniform(std::uint32_t k, std::uint32_t i) { return (bits(k, i) >> 8) / 16777216.0; }
+
+// A tensor of `shape` from values in double.
+inline bp::Tensor make(const std::vector<double>& values, const bp::Shape& shape, bp::DType dtype) {
+  if (dtype == bp::f64) return bp::Tensor::from(values, shape);
+  return bp::Tensor::from(std::vector<float>(values.begin(), values.end()), shape);
+}
+
+// Parameter k in our layout. The formula counts in [out, in] and [out, in, h, w]; we store [in, out] and [h, w, in,
+// out].
+inline bp::Tensor parameter(std::uint32_t k, const bp::Shape& shape, bp::DType dtype) {
+  const std::int64_t n = shape.numel();
+  std::vector<double> values(static_cast<std::size_t>(n));
+  const std::int64_t out = shape.back(), rows = n / out;  // ours: [rows, out]
+  const double fan_in = shape.rank() > 1 ? static_cast<double>(rows) : static_cast<double>(n);
+  const std::int64_t in = shape.rank() > 2 ? shape[shape.rank() - 2] : 1, spatial = shape.rank() > 2 ? rows / in : rows;
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t o = 0; o < out; ++o) {
+      const std::int64_t theirs = shape.rank() == 1   ? o
+                                  : shape.rank() == 2 ? o * rows + r
+                                                      : (o * in + r % in) * spatial + r / in;
+      values[static_cast<std::size_t>(r * out + o)] =
+          (2 * uniform(k, static_cast<std::uint32_t>(theirs)) - 1) / std::sqrt(fan_in);
+    }
+  return make(values, shape, dtype);
+}
+
+inline bp::Tensor uniform_tensor(std::uint32_t k, const bp::Shape& shape, bp::DType dtype) {
+  std::vector<double> values(static_cast<std::size_t>(shape.numel()));
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = uniform(k, static_cast<std::uint32_t>(i));
+  return make(values, shape, dtype);
+}
+inline bp::Tensor class_tensor(std::uint32_t k, const bp::Shape& shape, std::uint32_t classes) {
+  std::vector<std::int64_t> values(static_cast<std::size_t>(shape.numel()));
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = bits(k, static_cast<std::uint32_t>(i)) % classes;
+  return bp::Tensor::from(values, shape);
+}
+
+struct Tiny {
+  bp::nn::Linear l1{2, 16}, l2{16, 16}, l3{16, 1};
+  bp::Tensor operator()(const bp::Tensor& x) const { return l3(bp::tanh(l2(bp::tanh(l1(x))))); }
+  BP_FIELDS(Tiny, l1, l2, l3)
+};
+struct Mlp {
+  bp::nn::Linear l1{784, 512}, l2{512, 256}, l3{256, 10};
+  bp::Tensor operator()(const bp::Tensor& x) const { return l3(bp::relu(l2(bp::relu(l1(x))))); }
+  BP_FIELDS(Mlp, l1, l2, l3)
+};
+struct Cnn {
+  bp::nn::Conv2d c1{1, 32, 3, {.padding = 1}}, c2{32, 64, 3, {.padding = 1}};
+  bp::nn::Flatten flat{{.channels_first = true}};
+  bp::nn::Linear l1{3136, 128}, l2{128, 10};
+  bp::Tensor operator()(const bp::Tensor& x) const {
+    const bp::Tensor h = bp::max_pool(bp::relu(c1(x)), 2);
+    return l2(bp::relu(l1(flat(bp::max_pool(bp::relu(c2(h)), 2)))));
+  }
+  BP_FIELDS(Cnn, c1, c2, flat, l1, l2)
+};
+
+// One benchmark case, ready to be compiled. `scale` multiplies the learning rate.
+struct Case {
+  std::vector<bp::Variable> parameters;
+  std::function<bp::Tensor(const bp::Tensor&)> model;
+  std::function<bp::Tensor(const bp::Tensor&, const bp::Tensor&)> loss;  // of output and target
+  std::shared_ptr<bp::optim::Optimizer> optimizer;
+  std::function<std::pair<bp::Tensor, bp::Tensor>(std::uint32_t step)> batch;
+  std::shared_ptr<void> owner;  // of the model
+};
+
+template <class M> Case with_model(bp::DType dtype) {
+  auto model = std::make_shared<M>();
+  bp::nn::init(*model, bp::Key(0), dtype);
+  Case c;
+  std::uint32_t k = 0;
+  for (bp::Variable& v : c.parameters = bp::nn::parameters(*model)) v.set(parameter(k++, v.shape(), dtype));
+  c.model = [m = model.get()](const bp::Tensor& x) { return (*m)(x); };
+  c.owner = model;
+  return c;
+}
+
+inline bp::Tensor class_loss(const bp::Tensor& y, const bp::Tensor& t) { return bp::cross_entropy(y, t); }
+
+// Images are numbered [N, C, H, W]; with one channel that is our order too.
+inline Case make_case(const std::string& name, bp::DType dtype, double scale = 1) {
+  Case c;
+  if (name == "tiny") {
+    c = with_model<Tiny>(dtype);
+    c.loss = [](const bp::Tensor& y, const bp::Tensor& t) { return bp::squared_error(y, t); };
+    c.optimizer = std::make_shared<bp::optim::SGD>(c.parameters, bp::optim::SGDOptions{.lr = 0.1 * scale});
+    c.batch = [dtype](std::uint32_t s) {
+      return std::pair(uniform_tensor(1000 + 2 * s, {32, 2}, dtype), uniform_tensor(1001 + 2 * s, {32, 1}, dtype));
+    };
+  } else if (name == "mlp" || name == "cnn") {
+    const bool cnn = name == "cnn";
+    c = cnn ? with_model<Cnn>(dtype) : with_model<Mlp>(dtype);
+    c.loss = class_loss;
+    c.optimizer = std::make_shared<bp::optim::Adam>(c.parameters, bp::optim::AdamOptions{.lr = 1e-3 * scale});
+    const bp::Shape shape = cnn ? bp::Shape{64, 28, 28, 1} : bp::Shape{64, 784};
+    c.batch = [dtype, shape](std::uint32_t s) {
+      return std::pair(uniform_tensor(1000 + 2 * s, shape, dtype), class_tensor(1001 + 2 * s, {64}, 10));
+    };
+  } else {
+    throw std::runtime_error("unknown case " + name + ": expected tiny, mlp or cnn");
+  }
+  return c;
+}
+
+// --name value, with a default.
+inline std::string option(int argc, char** argv, const std::string& name, const std::string& otherwise) {
+  for (int i = 1; i + 1 < argc; ++i)
+    if (argv[i] == "--" + name) return argv[i + 1];
+  return otherwise;
+}
+
+}  // namespace bench
