@@ -19,6 +19,7 @@ struct CompileOptions {
   Mode mode = Mode::eval;
   int threads = 0;            // 0: OMP_NUM_THREADS or the number of cores; fewer are used where the work is small
   std::string name = "step";  // for messages and profiles
+  bool guard = false;         // when the first result (the loss) is NaN or infinite, no Variable changes
   int cache_size = 16;        // executables kept, one a combination of argument shapes and dtypes
   std::vector<std::string> disable_passes = {};  // by name: see explain()
 };
@@ -51,6 +52,7 @@ class CompiledStep {
   ExecutableInfo info() const;  // of the executable used last
   std::string explain() const;  // the graph after each pass and the steps, of the executable used last
   int traces() const;           // how often the function has been traced
+  std::string diagnose(std::span<const Tensor> args);
 
  private:
   struct Impl;
@@ -101,6 +103,13 @@ template <class F, std::size_t Arity, class R> class Compiled {
       step_.call(in, out);
       return detail::Pack<R>::from(out);
     }
+  }
+  // Where a NaN or an infinity begins: the first operation that makes one out of finite operands, its layer and
+  // operands, found by running the reference interpreter on these arguments and the Variables as they are. Empty when
+  // all values are finite. Changes nothing.
+  template <class... Args> std::string diagnose(const Args&... args) {
+    const std::array<Tensor, Arity> in{static_cast<Tensor>(args)...};
+    return step_.diagnose(in);
   }
   ExecutableInfo prepare(const std::array<Type, Arity>& types) { return step_.prepare(types); }
   ExecutableInfo info() const { return step_.info(); }

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "runtime/backend.h"
+#include "runtime/diagnose.h"
 #include "runtime/trace_function.h"
 #include "trace/node.h"
 
@@ -98,7 +99,7 @@ struct CompiledStep::Impl {
 
   CompiledEntry& add(std::span<const Type> types) {
     ++traces;
-    runtime::Traced traced = runtime::trace_function(body, types, options.mode, options.name);
+    runtime::Traced traced = runtime::trace_function(body, types, options.mode, options.name, options.guard);
     CompiledEntry e;
     e.arguments.assign(types.begin(), types.end());
     e.states = std::move(traced.states);
@@ -176,5 +177,18 @@ std::string CompiledStep::explain() const {
 }
 
 int CompiledStep::traces() const { return impl_->traces; }
+
+std::string CompiledStep::diagnose(std::span<const Tensor> args) {
+  std::vector<Type> types;
+  for (const Tensor& t : args) types.push_back(t.type());
+  const runtime::Traced traced = runtime::trace_function(impl_->body, types, impl_->options.mode, impl_->options.name);
+  std::vector<const void*> inputs;
+  std::vector<Buffer> hold;  // the memory the pointers lead to
+  for (const Tensor& t : args) hold.push_back(t.buffer());
+  for (const auto& cell : traced.states) hold.push_back(cell->value.buffer());
+  for (const Tensor& t : traced.constants) hold.push_back(t.buffer());
+  for (const Buffer& b : hold) inputs.push_back(b.data());
+  return runtime::first_nonfinite(traced.graph, inputs);
+}
 
 }  // namespace bp::detail

@@ -2,6 +2,7 @@
 #include "runtime/trace_function.h"
 
 #include "base/error.h"
+#include "bp/ops.h"
 
 namespace bp::runtime {
 
@@ -23,9 +24,19 @@ class Tracing {
   detail::ThreadState before_;
 };
 
+// Every new state becomes: the first result is finite ? new : old.
+void guard_states(detail::TraceContext& context, std::span<const Tensor> results, const std::string& name) {
+  if (results.empty() || !results[0].defined() || results[0].numel() != 1 || !is_float(results[0].dtype()))
+    fail(ErrorKind::trace, "[compile] {}: guard needs a first result that is one floating number", name);
+  const Tensor finite = reshape(isfinite(results[0]), Shape{});
+  for (auto& s : context.states)
+    if (s.current.node() != s.first.node()) s.current = select(finite, s.current, s.first);
+}
+
 }  // namespace
 
-Traced trace_function(const Body& body, std::span<const Type> arguments, Mode mode, const std::string& name) {
+Traced trace_function(const Body& body, std::span<const Type> arguments, Mode mode, const std::string& name,
+                      bool guard) {
   detail::TraceContext context;
   context.name = name;
   std::vector<Tensor> args, results;
@@ -33,6 +44,7 @@ Traced trace_function(const Body& body, std::span<const Type> arguments, Mode mo
     const Tracing tracing(context, mode);
     for (const Type& t : arguments) args.push_back(detail::make_placeholder(t, context.id));
     results = body(args);
+    if (guard) guard_states(context, results, name);
   }
   Traced out;
   std::vector<Tensor> roots = results, first;

@@ -21,7 +21,9 @@ struct Traced {
 
 using Body = std::function<std::vector<Tensor>(std::span<const Tensor>)>;
 
-// Throws what the function throws; no Variable is changed by tracing.
-Traced trace_function(const Body& body, std::span<const Type> arguments, Mode mode, const std::string& name);
+// Throws what the function throws; no Variable is changed by tracing. `guard`: states keep their old values when the
+// first result is not finite.
+Traced trace_function(const Body& body, std::span<const Type> arguments, Mode mode, const std::string& name,
+                      bool guard = false);
 
 }  // namespace bp::runtime

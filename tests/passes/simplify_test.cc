@@ -1,0 +1,81 @@
+// What simplify folds, cancels and merges, and that it never changes a result.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "bp/ops.h"
+#include "ops/interpret.h"
+#include "passes/pipeline.h"
+#include "trace/node.h"
+
+namespace bp {
+namespace {
+
+struct Traced {
+  ir::Graph before, after;
+};
+
+// f as a graph of one argument, before and after the pass; both must give the same on `x`.
+template <class F> Traced simplified(F f, const Tensor& x) {
+  const Tensor in = detail::make_placeholder(x.type(), 0);
+  const Tensor out = f(in);
+  Traced t;
+  t.before = detail::capture(std::span(&out, 1), std::span(&in, 1), {}, 0).graph;
+  t.after = passes::simplify(t.before);
+  t.after.verify();
+  const void* data[] = {x.buffer().data()};
+  const Buffer a = ops::interpret(t.before, data)[0], b = ops::interpret(t.after, data)[0];
+  EXPECT_EQ(a.bytes(), b.bytes());
+  EXPECT_EQ(std::memcmp(a.data(), b.data(), a.bytes()), 0);
+  return t;
+}
+
+std::size_t count(const ir::Graph& g, ir::OpId op) {
+  std::size_t n = 0;
+  for (const ir::Node& node : g.nodes) n += node.op == op;
+  return n;
+}
+
+const Tensor kX = Tensor::from<float>({1, -2, 3, 4, 5, -6}, {2, 3});
+
+TEST(Simplify, MergesEqualNodes) {
+  const Traced t = simplified([](const Tensor& x) { return exp(x) + exp(x); }, kX);
+  EXPECT_EQ(count(t.before, ir::OpId::exp), 2u);
+  EXPECT_EQ(count(t.after, ir::OpId::exp), 1u);
+}
+
+TEST(Simplify, FoldsUniformConstants) {
+  const Traced t = simplified([](const Tensor& x) { return x * (full({}, 2) * full({}, 3) + 1.0); }, kX);
+  EXPECT_EQ(count(t.after, ir::OpId::mul), 1u);
+  EXPECT_EQ(count(t.after, ir::OpId::add), 0u);
+}
+
+TEST(Simplify, CancelsInversePairs) {
+  const Traced t = simplified([](const Tensor& x) { return neg(neg(transpose(transpose(x)))) * 1.0 + 0.0; }, kX);
+  EXPECT_EQ(t.after.nodes.size(), 1u);
+}
+
+TEST(Simplify, TransposesBecomeFlagsOfProducts) {
+  const Traced t = simplified([](const Tensor& x) { return matmul(transpose(x), x); }, kX);
+  EXPECT_EQ(count(t.after, ir::OpId::transpose), 0u);
+}
+
+TEST(Simplify, KeepsCastsThatLose) {
+  const Traced t = simplified([](const Tensor& x) { return cast(cast(x * 0.3, i32), f32); }, kX);
+  EXPECT_EQ(count(t.after, ir::OpId::cast), 2u);
+  const Traced wide = simplified([](const Tensor& x) { return cast(cast(x, f64), f32); }, kX);
+  EXPECT_EQ(count(wide.after, ir::OpId::cast), 0u);
+}
+
+TEST(Simplify, DropsWhatNobodyNeeds) {
+  const Traced t = simplified(
+      [](const Tensor& x) {
+        const Tensor unused = exp(x);
+        return x + 1.0;
+      },
+      kX);
+  EXPECT_EQ(count(t.after, ir::OpId::exp), 0u);
+}
+
+}  // namespace
+}  // namespace bp

@@ -1,0 +1,54 @@
+// What a replay promises: no allocation, states kept when the loss is not finite, NaN found by op and layer.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "bp/compile.h"
+#include "bp/error.h"
+#include "bp/grad.h"
+#include "bp/ops.h"
+
+namespace bp {
+namespace {
+
+TEST(Replay, AGuardedStepKeepsTheStateWhenTheLossIsNotFinite) {
+  Variable w(Tensor::from<double>({2}));
+  auto step = compile(
+      [&](Tensor x) {
+        const Tensor loss = sum(log(w * x));
+        w.set(w - 0.5 * grad(loss, w));
+        return loss;
+      },
+      {.guard = true});
+  step(Tensor::from<double>({1}));
+  EXPECT_DOUBLE_EQ(w.get().item(), 1.75);
+  EXPECT_TRUE(std::isnan(step(Tensor::from<double>({-1})).item()));
+  EXPECT_DOUBLE_EQ(w.get().item(), 1.75);
+}
+
+TEST(Replay, DiagnoseNamesTheOperationAndTheLayer) {
+  Variable w(Tensor::from<double>({2}));
+  auto step = compile([&](Tensor x) {
+    const Scope layer("block1.head");
+    return sum(log(w * x));
+  });
+  EXPECT_EQ(step.diagnose(Tensor::from<double>({1})), "");
+  const std::string found = step.diagnose(Tensor::from<double>({-1}));
+  EXPECT_NE(found.find("[log] block1.head"), std::string::npos) << found;
+}
+
+TEST(Replay, ReportsItsPlanBeforeItRuns) {
+  auto step = compile([&](Tensor x) { return sum(exp(x) * 2.0); });
+  const ExecutableInfo info = step.prepare({Type{f32, {1000, 10}}});
+  EXPECT_GE(info.planned_peak_bytes, 40000u);
+  EXPECT_GT(info.flops, 0);
+  EXPECT_NE(step.explain().find("after simplify"), std::string::npos);
+}
+
+TEST(Replay, UnknownPassesAreRefused) {
+  auto step = compile([&](Tensor x) { return x + x; }, {.disable_passes = {"simplfy"}});
+  EXPECT_THROW(step(Tensor::from<double>({1})), Error);
+}
+
+}  // namespace
+}  // namespace bp
