@@ -104,9 +104,9 @@ std::uint32_t source_of(const ir::Graph& g, ir::Value v, const std::vector<std::
   for (;;) {
     if (input_index[v.node] != ~0u) return input_index[v.node];
     const ir::Node& n = g.nodes[v.node];
-    const std::string_view name = ir::name_of(n.op);
-    const bool keeps = name == "reshape" || name == "broadcast" || name == "transpose" ||
-                       (name == "cast" && is_integer(g.type(n.inputs[0]).dtype));
+    const ir::OpId op = n.op;
+    const bool keeps = op == ir::OpId::reshape || op == ir::OpId::broadcast || op == ir::OpId::transpose ||
+                       (op == ir::OpId::cast && is_integer(g.type(n.inputs[0]).dtype));
     if (!keeps) return ~0u;
     v = n.inputs[0];
   }
@@ -131,7 +131,7 @@ std::vector<IndexCheck> find_index_checks(const ir::Graph& g) {
   for (const ir::Node& n : g.nodes) {
     std::int64_t limit = 0;
     ir::Value index;
-    if (const std::string_view name = ir::name_of(n.op); name == "gather" || name == "take_along") {
+    if (n.op == ir::OpId::gather || n.op == ir::OpId::take_along) {
       limit = g.type(n.inputs[0]).shape[static_cast<int>(n.attrs.integer("axis"))];
       index = n.inputs[1];
     } else if (n.attrs.has("index_limit")) {
