@@ -43,12 +43,10 @@ class Capture {
   }
 
   void add_node(const Node* n) {
-    if (is_leaf(*n)) return;              // each used output becomes a constant on demand
-    if (n->op == ir::OpId::custom_vjp) {  // an identity: its rule has done its work, and executables need not know it
-      for (std::uint32_t k = 0; k < n->types.size(); ++k) values_[{n, k}] = value(n->inputs[k]);
-      return;
-    }
+    if (is_leaf(*n)) return;  // each used output becomes a constant on demand
     ir::Node node{n->op, n->attrs, {}, n->types, n->scope, n->backward};
+    // The user's backward has done its work: executables of equal structure are equal without it, and let go of it.
+    if (n->op == ir::OpId::custom_vjp) node.attrs = {{"outputs", static_cast<std::int64_t>(n->types.size())}};
     node.inputs.reserve(n->inputs.size());
     for (const Tensor& t : n->inputs) node.inputs.push_back(value(t));
     const ir::NodeId id = out.graph.add(std::move(node));

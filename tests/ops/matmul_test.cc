@@ -2,7 +2,10 @@
 #include <gtest/gtest.h>
 
 #include "bp/error.h"
+#include "bp/grad.h"
+#include "bp/ops.h"
 #include "ops/reference_run.h"
+#include "trace/node.h"
 
 namespace bp {
 namespace {
@@ -87,6 +90,47 @@ TEST(Matmul, ErrorsNameExpectedAndReceived) {
   EXPECT_EQ(message({2, 2}, {2, 2}, false, false, f64),
             "dtype: [matmul] expected two operands of one numeric dtype, got f32[2, 2] and f64[2, 2]");
   EXPECT_NE(message({2, 2, 2}, {3, 2, 2}, false, false).find("leading dimensions"), std::string::npos);
+}
+
+// The products recorded below a tensor.
+std::vector<ir::Node> products(const Tensor& t) {
+  std::vector<ir::Node> out;
+  for (const ir::Node& n : detail::capture(std::span(&t, 1), {}, {}, 0).graph.nodes)
+    if (n.op == OpId::matmul) out.push_back(n);
+  return out;
+}
+
+TEST(Matmul, ABatchTimesOneMatrixIsOneProductAndSoAreItsGradients) {
+  const Tensor x = watch(random_tensor({4, 5, 3}, 1)), w = watch(random_tensor({3, 2}, 2));
+  const Tensor y = matmul(x, w), dy = random_tensor({4, 5, 2}, 3);
+  EXPECT_EQ(y.shape(), (Shape{4, 5, 2}));
+  const std::vector<Tensor> d = vjp(std::vector{y}, std::vector{x, w}, std::vector{dy});
+  for (const Tensor& t : {y, d[0], d[1]}) {
+    const std::vector<ir::Node> found = products(t);
+    ASSERT_EQ(found.size(), 1u);
+    EXPECT_EQ(found[0].types[0].shape.rank(), 2) << found[0].types[0].str();
+  }
+  const Tensor rows = reshape(x, {20, 3});
+  EXPECT_EQ(d[1].to_vector<double>(), matmul(rows, reshape(dy, {20, 2}), true).to_vector<double>());
+  EXPECT_EQ(y.to_vector<double>(), matmul(rows, w).to_vector<double>());
+}
+
+TEST(Matmul, GradientsHoldNoTransposes) {
+  for (int f = 0; f < 4; ++f) {
+    const bool ta = (f & 1) != 0, tb = (f & 2) != 0;
+    const Tensor a = watch(random_tensor(ta ? Shape{2, 4, 3} : Shape{2, 3, 4}, 1));
+    const Tensor b = watch(random_tensor(tb ? Shape{2, 5, 4} : Shape{2, 4, 5}, 2));
+    const std::vector<Tensor> d = grad(sum(square(matmul(a, b, ta, tb))), std::vector{a, b});
+    for (const ir::Node& n : detail::capture(d, {}, {}, 0).graph.nodes) EXPECT_STRNE(ir::name_of(n.op), "transpose");
+  }
+}
+
+TEST(Matmul, MixedDtypesMeetAndBooleansCount) {
+  EXPECT_EQ(matmul(random_tensor({2, 3}, 1, f32), random_tensor({3, 2}, 2, f64)).dtype(), f64);
+  EXPECT_EQ(matmul(random_tensor({2, 3}, 1, i32), random_tensor({3, 2}, 2, bf16)).dtype(), bf16);
+  const Tensor yes = full({2, 3}, 1, boolean);
+  EXPECT_EQ(matmul(yes, yes, false, true).to_vector<std::int64_t>(), (std::vector<std::int64_t>{3, 3, 3, 3}));
+  EXPECT_THROW(matmul(scalar(1), ones({2, 2})), Error);
 }
 
 }  // namespace
