@@ -93,6 +93,11 @@ TEST(Extremes, NoOverflowOnTheWay) {
   EXPECT_THAT(gradient(bp::sigmoid, {-800, 800}), ElementsAre(0, 0));
   EXPECT_THAT(gradient(bp::tanh, {-800, 800}), ElementsAre(0, 0));
   EXPECT_DOUBLE_EQ(sigmoid(vec({-700})).item(), std::exp(-700.0));
+  EXPECT_NEAR(log1p(vec({1e-12})).item(), 1e-12, 1e-24);
+  EXPECT_NEAR(expm1(vec({1e-12})).item(), 1e-12, 1e-24);
+  const double tiny = static_cast<double>(1e-6f);
+  EXPECT_NEAR(log1p(Tensor::from({1e-6f})).item(), tiny, 2e-12);
+  EXPECT_NEAR(expm1(Tensor::from({1e-6f})).item(), tiny, 2e-12);
 }
 
 TEST(Rounding, TiesGoToEven) {

@@ -45,9 +45,10 @@ struct OpRow {
   double rtol = 1e-12;                  // of the value in f64 against `expected`, and of the executable
   double rtol32 = 1e-5, atol32 = 1e-6;  // of the f32 executable against the f64 reference interpreter
   double grad_rtol32 = 1e-4, grad_atol32 = 1e-5;
-  std::string blamed = {};  // the op that the error of Gradient::none names; empty: `name`
-  std::vector<std::string> covers =
-      {};  // further ops of ops.def that the row's value, gradient or second gradient uses
+  double rtol_bf16 = 0;                        // of the bf16 executable's value against its reference; 0: not tried
+  std::vector<std::vector<Input>> large = {};  // further operands, for the executable only: many tiles, several threads
+  std::string blamed = {};                     // the op that the error of Gradient::none names; empty: `name`
+  std::vector<std::string> covers = {};        // further ops that its value, gradient or second gradient uses
 };
 
 inline void PrintTo(const OpRow& row, std::ostream* out) { *out << row.name; }
@@ -94,6 +95,9 @@ template <class F> Formula elementwise(F f) {
   };
 }
 
+// One unit in the last place of bf16: both sides round the same number, or its neighbour.
+inline constexpr double kBf16 = 1.0 / 128;
+
 // A function of one tensor, tried on scalars, odd, empty and two-dimensional shapes.
 inline OpRow unary(std::string name, std::function<Tensor(const Tensor&)> f, Formula expected, double low = -2,
                    double high = 2, Gradient gradient = Gradient::checked) {
@@ -104,6 +108,8 @@ inline OpRow unary(std::string name, std::function<Tensor(const Tensor&)> f, For
             gradient};
   for (const Shape& s : {Shape{}, Shape{1}, Shape{7}, Shape{33}, Shape{3, 5}, Shape{0}, Shape{3, 0}})
     row.cases.push_back({{s, f64, low, high}});
+  for (const Shape& s : {Shape{40003}, Shape{129, 67}}) row.large.push_back({{s, f64, low, high}});
+  row.rtol_bf16 = kBf16;
   return row;
 }
 
@@ -123,6 +129,10 @@ inline OpRow binary(std::string name, std::function<Tensor(const Tensor&, const 
                                             {{3, 1}, {1, 5}}, {{2, 3, 4}, {3, 1}}, {{}, {3, 3}},
                                             {{0}, {1}},       {{3, 0}, {1, 0}}};
   for (const auto& [x, y] : shapes) row.cases.push_back({{x, f64, a.low, a.high}, {y, f64, b.low, b.high}});
+  const std::pair<Shape, Shape> large[] = {
+      {{40003}, {40003}}, {{129, 67}, {67}}, {{129, 1}, {67}}, {{5, 1, 33}, {131, 1}}};
+  for (const auto& [x, y] : large) row.large.push_back({{x, f64, a.low, a.high}, {y, f64, b.low, b.high}});
+  row.rtol_bf16 = kBf16;
   return row;
 }
 

@@ -35,10 +35,15 @@ Values draw(const Input& in, Rng& rng) {
 
 std::uint64_t seed_of(const OpRow& row, std::size_t number) { return Key(number).fold(row.name).value; }
 
+// Cases are numbered through: row.cases, then row.large.
+const std::vector<Input>& inputs_of(const OpRow& row, std::size_t number) {
+  return number < row.cases.size() ? row.cases[number] : row.large[number - row.cases.size()];
+}
+
 std::vector<Values> draw_all(const OpRow& row, std::size_t number) {
   Rng rng{Key(seed_of(row, number))};
   std::vector<Values> out;
-  for (const Input& in : row.cases[number]) out.push_back(in.values.empty() ? draw(in, rng) : in.values);
+  for (const Input& in : inputs_of(row, number)) out.push_back(in.values.empty() ? draw(in, rng) : in.values);
   return out;
 }
 
@@ -56,7 +61,7 @@ std::vector<Tensor> operands(const OpRow& row, std::size_t number, DType floatin
   const std::vector<Values> values = draw_all(row, number);
   std::vector<Tensor> out;
   for (std::size_t i = 0; i < values.size(); ++i) {
-    const Input& in = row.cases[number][i];
+    const Input& in = inputs_of(row, number)[i];
     out.push_back(as_tensor(values[i], in.shape, in.dtype == f64 ? floating : in.dtype));
   }
   return out;
@@ -115,10 +120,11 @@ std::vector<Tensor> with_gradients(const OpRow& row, std::span<const Tensor> xs,
 
 class OpTable : public testing::TestWithParam<OpRow> {
  protected:
-  template <class F> void each_case(F f) {
-    for (std::size_t n = 0; n < GetParam().cases.size() && !HasFatalFailure(); ++n) {
+  template <class F> void each_case(F f, bool large = false) {
+    const std::size_t count = GetParam().cases.size() + (large ? GetParam().large.size() : 0);
+    for (std::size_t n = 0; n < count && !HasFatalFailure(); ++n) {
       std::string trace = "case " + std::to_string(n) + ":";
-      for (const Input& in : GetParam().cases[n]) trace += " " + Type{in.dtype, in.shape}.str();
+      for (const Input& in : inputs_of(GetParam(), n)) trace += " " + Type{in.dtype, in.shape}.str();
       SCOPED_TRACE(trace);
       f(n);
     }
@@ -176,23 +182,36 @@ TEST_P(OpTable, JvpIsTheTransposeOfVjp) {
 
 TEST_P(OpTable, ExecutableMatchesTheReferenceInterpreter) {
   const OpRow& row = GetParam();
+  each_case(
+      [&](std::size_t n) {
+        const std::vector<Tensor> in64 = operands(row, n), in32 = operands(row, n, f32);
+        const std::vector<Tensor> ys64 = with_gradients(row, in64, n), ys32 = with_gradients(row, in32, n);
+        const std::vector<Values> want = by_interpreter(ys64);
+        detail::CompiledStep step([&](std::span<const Tensor> xs) { return with_gradients(row, xs, n); }, {});
+        const std::vector<Tensor> compiled = step.call(in32);
+        evaluate(ys64);
+        evaluate(ys32);
+        const std::size_t outputs = row.f(in64).size();
+        for (std::size_t k = 0; k < want.size(); ++k) {
+          const bool value = k < outputs;
+          const std::string what = value ? "output " + std::to_string(k) : "gradient " + std::to_string(k - outputs);
+          expect_near(values_of(ys64[k]), want[k], 100 * row.rtol, 1e-13, "f64 " + what);
+          expect_near(values_of(ys32[k]), want[k], value ? row.rtol32 : row.grad_rtol32,
+                      value ? row.atol32 : row.grad_atol32, "f32 " + what);
+          expect_near(values_of(compiled[k]), values_of(ys32[k]), row.rtol32, row.atol32, "compiled " + what);
+        }
+      },
+      true);
+}
+
+TEST_P(OpTable, Bf16MatchesItsReference) {
+  const OpRow& row = GetParam();
+  if (row.rtol_bf16 == 0) GTEST_SKIP() << "not tried in bf16";
   each_case([&](std::size_t n) {
-    const std::vector<Tensor> in64 = operands(row, n), in32 = operands(row, n, f32);
-    const std::vector<Tensor> ys64 = with_gradients(row, in64, n), ys32 = with_gradients(row, in32, n);
-    const std::vector<Values> want = by_interpreter(ys64);
-    detail::CompiledStep step([&](std::span<const Tensor> xs) { return with_gradients(row, xs, n); }, {});
-    const std::vector<Tensor> compiled = step.call(in32);
-    evaluate(ys64);
-    evaluate(ys32);
-    const std::size_t outputs = row.f(in64).size();
-    for (std::size_t k = 0; k < want.size(); ++k) {
-      const bool value = k < outputs;
-      const std::string what = value ? "output " + std::to_string(k) : "gradient " + std::to_string(k - outputs);
-      expect_near(values_of(ys64[k]), want[k], 100 * row.rtol, 1e-13, "f64 " + what);
-      expect_near(values_of(ys32[k]), want[k], value ? row.rtol32 : row.grad_rtol32,
-                  value ? row.atol32 : row.grad_atol32, "f32 " + what);
-      expect_near(values_of(compiled[k]), values_of(ys32[k]), row.rtol32, row.atol32, "compiled " + what);
-    }
+    const std::vector<Tensor> ys = row.f(operands(row, n, bf16));
+    const std::vector<Values> want = by_interpreter(ys);
+    for (std::size_t k = 0; k < ys.size(); ++k)
+      expect_near(values_of(ys[k]), want[k], row.rtol_bf16, 1e-30, "bf16 output " + std::to_string(k));
   });
 }
 
