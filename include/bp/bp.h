@@ -21,5 +21,6 @@
 #include "bp/schedule.h"
 #include "bp/shape.h"
 #include "bp/tensor.h"
+#include "bp/train.h"
 #include "bp/variable.h"
 #include "bp/version.h"
