@@ -87,7 +87,7 @@ def conv_case(name, x, w, stride=None, low=None, high=None, dilation=None, group
 
 
 def transpose_case(name, x, w, spatial, stride, padding, dilation, output_padding, groups=1):
-    """x [N, o.., O], w [k.., C / groups, O]: PyTorch's weights for the transposed convolution are [O, C / groups, k..]."""
+    """x [N, o.., O], w [k.., C / groups, O]; PyTorch wants [O, C / groups, k..] here too."""
     n = len(x) - 2
     px, pw = first(pattern(x, 1)).requires_grad_(), weights(pattern(w, 2)).requires_grad_()
     y = CONV_TRANSPOSE[n](px, pw, stride=stride, padding=padding, output_padding=output_padding, dilation=dilation,
@@ -137,9 +137,10 @@ CASES = [
               groups=2),
     transpose_case("transposed 1d", [2, 4, 3], [3, 2, 3], [9], [2], [0], [1], [0]),
     transpose_case("transposed 2d", [1, 3, 3, 2], [3, 3, 3, 2], [6, 5], [2, 2], [1, 1], [1, 1], [1, 0]),
-    transpose_case("transposed 2d groups", [1, 3, 2, 4], [2, 3, 1, 4], [4, 6], [1, 2], [0, 0], [1, 1], [0, 1], groups=2),
-    transpose_case("transposed 3d dilated", [1, 2, 2, 2, 1], [2, 2, 2, 2, 1], [4, 4, 4], [2, 2, 2], [1, 1, 1], [2, 2, 2],
-                   [1, 1, 1]),
+    transpose_case("transposed 2d groups", [1, 3, 2, 4], [2, 3, 1, 4], [4, 6], [1, 2], [0, 0], [1, 1], [0, 1],
+                   groups=2),
+    transpose_case("transposed 3d dilated", [1, 2, 2, 2, 1], [2, 2, 2, 2, 1], [4, 4, 4], [2, 2, 2], [1, 1, 1],
+                   [2, 2, 2], [1, 1, 1]),
     pool_case("max 1d", "max_pool", [2, 7, 3], [2]),
     pool_case("max 2d", "max_pool", [2, 4, 6, 3], [2, 2]),
     pool_case("max 2d overlapping, padded", "max_pool", [1, 7, 7, 2], [3, 3], stride=[2, 2], padding=[1, 1]),
@@ -147,7 +148,8 @@ CASES = [
     pool_case("max 3d", "max_pool", [1, 4, 5, 4, 2], [2, 3, 2], stride=[2, 1, 1], padding=[1, 1, 0]),
     pool_case("average 1d", "avg_pool", [2, 7, 3], [3], stride=[2]),
     pool_case("average 2d", "avg_pool", [2, 4, 6, 3], [2, 2]),
-    pool_case("average 2d overlapping, padding counts", "avg_pool", [1, 7, 6, 2], [3, 3], stride=[2, 2], padding=[1, 1]),
+    pool_case("average 2d overlapping, padding counts", "avg_pool", [1, 7, 6, 2], [3, 3], stride=[2, 2],
+              padding=[1, 1]),
     pool_case("average 2d overlapping, padding does not count", "avg_pool", [1, 7, 6, 2], [3, 3], stride=[2, 1],
               padding=[1, 1], count_include_pad=False),
     pool_case("average 3d", "avg_pool", [1, 4, 3, 5, 2], [2, 2, 3], padding=[1, 0, 1], count_include_pad=False),
