@@ -1,0 +1,66 @@
+// Whole trainings against PyTorch's: 20 steps from weights and data made by formula (bench/cases.h), in f64 and f32.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "../../bench/cases.h"
+
+namespace {
+
+struct Golden {
+  std::vector<double> losses, norms;
+  double f32_dev;
+};
+
+Golden golden(const std::string& name) {
+  const nlohmann::ordered_json all = nlohmann::ordered_json::parse(std::ifstream(BP_TEST_DATA "/golden.json")),
+                               &one = all[name];
+  Golden g;
+  for (const auto& v : one["losses"]) g.losses.push_back(v);
+  for (const auto& v : one["grad_norms_step0"]) g.norms.push_back(v);
+  g.f32_dev = one["f32_dev"];
+  return g;
+}
+
+// The file keeps 9 digits of a loss and 8 of a norm: half a unit of the last one is its own error.
+double rounding(double x, int digits) { return 0.5 * std::pow(10.0, std::floor(std::log10(std::abs(x))) + 1 - digits); }
+
+void replay(const std::string& name, bp::DType dtype, std::size_t steps, double tolerance) {
+  const Golden expected = golden(name);
+  const bench::Case c = bench::make_case(name, dtype);
+  auto step = bp::compile(
+      [&](const bp::Tensor& x, const bp::Tensor& t) {
+        const bp::Tensor loss = c.loss(c.model(x), t);
+        const std::vector<bp::Tensor> grads = bp::grad(loss, c.parameters);
+        std::vector<bp::Tensor> out{loss};
+        for (const bp::Tensor& g : grads) out.push_back(bp::norm(g));
+        c.optimizer->update(grads);
+        return out;
+      },
+      {.mode = bp::Mode::train});
+  for (std::size_t s = 0; s < std::min(steps, expected.losses.size()); ++s) {
+    const auto [x, t] = c.batch(static_cast<std::uint32_t>(s));
+    const std::vector<bp::Tensor> out = step(x, t);
+    const double loss = expected.losses[s];
+    EXPECT_NEAR(out[0].item(), loss, tolerance * std::abs(loss) + rounding(loss, 9)) << name << " step " << s;
+    if (s != 0) continue;
+    ASSERT_EQ(out.size() - 1, expected.norms.size());
+    for (std::size_t k = 0; k < expected.norms.size(); ++k)
+      EXPECT_NEAR(out[k + 1].item(), expected.norms[k], tolerance * expected.norms[k] + rounding(expected.norms[k], 8))
+          << name << " gradient of parameter " << k;
+  }
+}
+
+double f32_tolerance(const std::string& name) { return std::max(20 * golden(name).f32_dev, 1e-5); }
+
+TEST(Golden, TinyF64) { replay("tiny", bp::f64, 20, 1e-8); }
+TEST(Golden, TinyF32) { replay("tiny", bp::f32, 20, f32_tolerance("tiny")); }
+TEST(Golden, MlpF64) { replay("mlp", bp::f64, 20, 1e-8); }
+TEST(Golden, MlpF32) { replay("mlp", bp::f32, 20, f32_tolerance("mlp")); }
+TEST(Golden, CnnF64) { replay("cnn", bp::f64, 20, 1e-8); }
+TEST(Golden, CnnF32) { replay("cnn", bp::f32, 20, f32_tolerance("cnn")); }
+
+}  // namespace
