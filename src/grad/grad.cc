@@ -45,6 +45,7 @@ class ReverseWalk {
     for (const Tensor& x : xs) targets_.insert(x.node().get());
     collect(ys);
     mark();
+    for (const Tensor& y : ys) blocked_ |= marks_.at(y.node().get()).reaches && !marks_.at(y.node().get()).active;
   }
 
   std::vector<Tensor> run(std::span<const Tensor> ys, std::span<const Tensor> cotangents) {
@@ -93,13 +94,16 @@ class ReverseWalk {
       if (stops_gradient(*n)) continue;
       const bool floating =
           std::any_of(n->types.begin(), n->types.end(), [](const Type& t) { return is_float(t.dtype); });
-      for (const Tensor& t : n->inputs) {
+      for (std::size_t i = 0; i < n->inputs.size(); ++i) {
+        const Tensor& t = n->inputs[i];
         const Marks& in = marks_.at(t.node().get());
-        m.reaches |= in.reaches;
+        // The condition of a select chooses, and a comparison inside a gradient rule (the mask of relu) is flat almost
+        // everywhere: zero.
+        if (n->op == OpId::select && i == 0) continue;
+        m.reaches |= in.reaches && (floating || !n->backward);
         if (!in.active || !is_float(t.dtype())) continue;
         m.active |= floating;
-        // A comparison inside a gradient rule (the mask of relu) is flat almost everywhere: its gradient is zero.
-        if (!floating && blocker_ == nullptr && !n->backward) blocker_ = n;
+        if (!floating && !n->backward && blocker_ == nullptr) blocker_ = n;
       }
     }
   }
@@ -144,14 +148,13 @@ class ReverseWalk {
   Tensor result(const Tensor& x) {
     const auto found = cotangents_.find(x.node().get());
     if (found != cotangents_.end() && found->second[x.output()].defined()) return found->second[x.output()];
-    const auto m = marks_.find(x.node().get());
-    if (m == marks_.end()) {
+    if (marks_.count(x.node().get()) == 0) {
       if (released_)
         fail(ErrorKind::gradient,
              "[grad] the history between the result and this tensor was released when a value was read: call grad "
              "before item() or "
              "data(), or mark the tensor with watch()");
-    } else if (blocker_ != nullptr) {
+    } else if (blocker_ != nullptr && blocked_) {
       fail(ErrorKind::gradient, "{} has no gradient, and the result depends on the tensor only through it",
            place(*blocker_));
     }
@@ -165,6 +168,7 @@ class ReverseWalk {
   std::unordered_map<const Node*, std::vector<Tensor>> cotangents_;
   const Node* blocker_ = nullptr;
   bool released_ = false;
+  bool blocked_ = false;  // a result reaches the targets, but only through operations without a gradient
 };
 
 void check_loss(const Tensor& loss) {
