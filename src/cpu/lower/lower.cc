@@ -95,6 +95,14 @@ void Lowering::emit(std::unique_ptr<Kernel> kernel, std::vector<BufferId> reads,
   program_.steps.push_back({std::move(kernel), std::move(reads), std::move(writes), inplace_safe, std::move(info)});
 }
 
+void Lowering::emit_node(ir::NodeId n, std::unique_ptr<Kernel> kernel) {
+  const ir::Node& node = graph_.nodes[n];
+  std::vector<BufferId> reads, writes;
+  for (ir::Value v : node.inputs) reads.push_back(buffer(v));
+  for (std::uint32_t k = 0; k < node.types.size(); ++k) writes.push_back(buffer({n, k}));
+  emit(std::move(kernel), std::move(reads), std::move(writes), info_of(n));
+}
+
 StepInfo Lowering::info_of(ir::NodeId n) const {
   const ir::Node& node = graph_.nodes[n];
   StepInfo info;
@@ -154,7 +162,9 @@ Program Lowering::finish() { return std::move(program_); }
 
 namespace {
 void lower_group(Lowering& l, const passes::Group& group) {
-  if (!l.options().reference && (lower_loop(l, group) || lower_product(l, group) || lower_movement(l, group))) return;
+  if (!l.options().reference &&
+      (lower_loop(l, group) || lower_product(l, group) || lower_movement(l, group) || lower_window(l, group)))
+    return;
   for (ir::NodeId n : group.nodes) lower_reference(l, n);
 }
 }  // namespace

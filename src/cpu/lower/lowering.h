@@ -35,6 +35,8 @@ class Lowering {
   // of the same size, so both may be one memory.
   void emit(std::unique_ptr<Kernel> kernel, std::vector<BufferId> reads, std::vector<BufferId> writes, StepInfo info,
             bool inplace_safe = false);
+  // A step that reads the inputs of a node and writes all its outputs, in their order.
+  void emit_node(ir::NodeId n, std::unique_ptr<Kernel> kernel);
   // The scope, direction and name of a node, for emit.
   StepInfo info_of(ir::NodeId n) const;
 
@@ -62,6 +64,7 @@ Program lower(const ir::Graph& g, const passes::Partition& p, const LowerOptions
 bool lower_loop(Lowering& l, const passes::Group& group);
 bool lower_product(Lowering& l, const passes::Group& group);
 bool lower_movement(Lowering& l, const passes::Group& group);
+bool lower_window(Lowering& l, const passes::Group& group);
 void lower_reference(Lowering& l, ir::NodeId node);
 
 }  // namespace bp::cpu

@@ -1,8 +1,385 @@
-// Groups of kind product to steps.
+// Products to steps: matmul and the three convolutions, with their epilogues. Chooses among oneDNN, our own products
+// and the scalar kernel, and plans the packing of weights as steps of their own.
+#include <algorithm>
+#include <optional>
+
+#include "base/error.h"
+#include "cpu/dnnl/conv.h"
+#include "cpu/dnnl/matmul.h"
+#include "cpu/kernels/im2col.h"
+#include "cpu/kernels/matmul.h"
+#include "cpu/kernels/share.h"
 #include "cpu/lower/lowering.h"
+#include "passes/epilogue.h"
 
 namespace bp::cpu {
 
-bool lower_product(Lowering&, const passes::Group&) { return false; }
+namespace {
+
+using ir::Attrs;
+using ir::OpId;
+using passes::ProductChain;
+
+// Below this many multiply-adds one of our own products is done before oneDNN has begun.
+constexpr double kOwnFlops = 2.0 * 32 * 32 * 32;
+
+// ---- kernels ----
+
+// args: first, second, [bias], [residual], then what is written.
+struct Arguments {
+  bool bias = false, residual = false;
+  std::size_t bias_at() const { return 2; }
+  std::size_t residual_at() const { return bias ? 3 : 2; }
+  std::size_t out_at() const { return 2 + (bias ? 1u : 0u) + (residual ? 1u : 0u); }
+};
+
+class DnnlMatmulKernel final : public Kernel {
+ public:
+  DnnlMatmulKernel(std::shared_ptr<const DnnlMatmul> product, Arguments arguments)
+      : product_(std::move(product)), at_(arguments) {}
+  void run(void* const* args, void* workspace, int) const override {
+    DnnlMatmul::Args a;
+    a.a = args[0];
+    a.b = args[1];
+    if (at_.bias) a.bias = static_cast<const float*>(args[at_.bias_at()]);
+    if (at_.residual) a.residual = args[at_.residual_at()];
+    a.c = args[at_.out_at()];
+    a.scratchpad = workspace;
+    product_->run(a);
+  }
+  std::size_t workspace_bytes(int) const override { return product_->scratchpad_bytes(); }
+  int preferred_threads() const override { return product_->threads(); }
+
+ private:
+  std::shared_ptr<const DnnlMatmul> product_;
+  Arguments at_;
+};
+
+// args: weights, packed weights; or packed gradient, gradient.
+template <class Product> class PackKernel final : public Kernel {
+ public:
+  PackKernel(std::shared_ptr<const Product> product, int threads) : product_(std::move(product)), threads_(threads) {}
+  void run(void* const* args, void*, int) const override { product_->run_pack(args[0], args[1]); }
+  int preferred_threads() const override { return threads_; }
+
+ private:
+  std::shared_ptr<const Product> product_;
+  int threads_;
+};
+
+// Our own product for each matrix of a batch.
+class OwnMatmulKernel final : public Kernel {
+ public:
+  struct Offsets {  // of a matrix, in bytes
+    std::size_t a, b, c;
+  };
+  OwnMatmulKernel(const MatmulSpec& spec, std::vector<Offsets> batch, Arguments arguments)
+      : product_(spec), batch_(std::move(batch)), at_(arguments) {}
+
+  void run(void* const* args, void* workspace, int threads) const override {
+    if (batch_.size() == 1) return run_one(args, batch_[0], workspace, threads);
+    const std::size_t each = workspace_one();
+    share(static_cast<std::int64_t>(batch_.size()), threads, [&](std::int64_t begin, std::int64_t end) {
+      void* mine =
+          static_cast<char*>(workspace) + each * static_cast<std::size_t>(threads > 1 ? omp_get_thread_num() : 0);
+      for (std::int64_t i = begin; i < end; ++i) run_one(args, batch_[static_cast<std::size_t>(i)], mine, 1);
+    });
+  }
+  std::size_t workspace_bytes(int threads) const override {
+    return batch_.size() == 1 ? product_.workspace_bytes(threads) : workspace_one() * static_cast<std::size_t>(threads);
+  }
+  int preferred_threads() const override {
+    constexpr int kMany = 1024;
+    if (batch_.size() == 1) return product_.useful_threads(kMany);
+    constexpr double kFlopsPerThread = 2e5;
+    const MatmulSpec& s = product_.spec();
+    const double flops = 2.0 * static_cast<double>(batch_.size()) * static_cast<double>(s.m) *
+                         static_cast<double>(s.n) * static_cast<double>(s.k);
+    return static_cast<int>(
+        std::clamp(flops / kFlopsPerThread, 1.0, std::min(1024.0, static_cast<double>(batch_.size()))));
+  }
+
+ private:
+  std::size_t workspace_one() const { return (product_.workspace_bytes(1) + 63) / 64 * 64; }
+  void run_one(void* const* args, const Offsets& o, void* workspace, int threads) const {
+    const auto at = [&](std::size_t i, std::size_t offset) { return static_cast<char*>(args[i]) + offset; };
+    product_.run(at(0, o.a), at(1, o.b), at_.bias ? args[at_.bias_at()] : nullptr,
+                 at_.residual ? at(at_.residual_at(), o.c) : nullptr, at(at_.out_at(), o.c), workspace, threads);
+  }
+
+  MatmulKernel product_;
+  std::vector<Offsets> batch_;
+  Arguments at_;
+};
+
+class DnnlConvKernel final : public Kernel {
+ public:
+  DnnlConvKernel(std::shared_ptr<const DnnlConv> conv, ConvKind kind, Arguments arguments)
+      : conv_(std::move(conv)), kind_(kind), at_(arguments) {}
+  void run(void* const* args, void* workspace, int) const override {
+    DnnlConv::Args a;
+    a.x = args[0];
+    a.dy = args[kind_ == ConvKind::weight_grad ? 1 : 0];
+    a.w = args[1];
+    if (at_.bias) a.bias = static_cast<const float*>(args[at_.bias_at()]);
+    if (at_.residual) a.residual = args[at_.residual_at()];
+    a.out = args[at_.out_at()];
+    a.scratchpad = workspace;
+    conv_->run(a);
+  }
+  std::size_t workspace_bytes(int) const override { return conv_->scratchpad_bytes(); }
+  int preferred_threads() const override { return conv_->threads(); }
+
+ private:
+  std::shared_ptr<const DnnlConv> conv_;
+  ConvKind kind_;
+  Arguments at_;
+};
+
+class Im2colKernel final : public Kernel {
+ public:
+  Im2colKernel(const ConvSpec& spec, ConvKind kind, Arguments arguments) : conv_(spec, kind), at_(arguments) {}
+  void run(void* const* args, void* workspace, int threads) const override {
+    conv_.run(args[0], args[1], at_.bias ? args[at_.bias_at()] : nullptr,
+              at_.residual ? args[at_.residual_at()] : nullptr, args[at_.out_at()], workspace, threads);
+  }
+  std::size_t workspace_bytes(int threads) const override { return conv_.workspace_bytes(threads); }
+  int preferred_threads() const override { return conv_.preferred_threads(); }
+
+ private:
+  Im2colConv conv_;
+  Arguments at_;
+};
+
+// ---- what a product reads and writes ----
+
+Arguments arguments_of(const ProductChain& c) { return {c.has_bias, c.has_residual}; }
+
+std::string epilogue_name(const ProductChain& c) {
+  std::string out;
+  if (c.has_bias) out += " + bias";
+  if (c.has_residual) out += " + residual";
+  if (c.activation != OpId::input) out += fmt::format(", {}", ir::name_of(c.activation));
+  return out;
+}
+
+// First, second, bias, residual; `second` may be a packed copy.
+std::vector<BufferId> reads_of(Lowering& l, const ProductChain& c, BufferId second) {
+  std::vector<BufferId> reads{l.buffer(l.graph().nodes[c.product].inputs[0]), second};
+  if (c.has_bias) reads.push_back(l.buffer(c.bias));
+  if (c.has_residual) reads.push_back(l.buffer(c.residual));
+  return reads;
+}
+
+template <class Product>
+void emit_pack(Lowering& l, const std::shared_ptr<const Product>& product, ir::NodeId node, BufferId from, BufferId to,
+               const char* name, int threads) {
+  StepInfo info = l.info_of(node);
+  info.name = name;
+  info.flops = 0;
+  l.emit(std::make_unique<PackKernel<Product>>(product, threads), {from}, {to}, std::move(info));
+}
+
+// ---- matmul ----
+
+struct MatmulDims {
+  std::vector<std::int64_t> batch;
+  std::vector<std::int64_t> batch_a, batch_b;  // strides in matrices; 0 repeats
+  std::int64_t m = 0, n = 0, k = 0;
+  bool ta = false, tb = false;
+};
+
+// Strides, in matrices, of an operand's leading dimensions within those of the output.
+std::vector<std::int64_t> batch_strides(const Shape& operand, const Shape& out) {
+  std::vector<std::int64_t> strides(static_cast<std::size_t>(out.rank() - 2), 0);
+  std::int64_t stride = 1;
+  for (int d = operand.rank() - 3, o = out.rank() - 3; d >= 0; --d, --o) {
+    if (operand[d] != 1) strides[static_cast<std::size_t>(o)] = stride;
+    stride *= operand[d];
+  }
+  return strides;
+}
+
+MatmulDims matmul_dims(const ir::Graph& g, ir::NodeId n) {
+  const ir::Node& node = g.nodes[n];
+  const Shape &a = g.type(node.inputs[0]).shape, &b = g.type(node.inputs[1]).shape, &c = node.types[0].shape;
+  MatmulDims d;
+  d.ta = node.attrs.flag("transpose_a");
+  d.tb = node.attrs.flag("transpose_b");
+  d.m = c[c.rank() - 2];
+  d.n = c.back();
+  d.k = d.ta ? a[a.rank() - 2] : a.back();
+  for (int i = 0; i < c.rank() - 2; ++i) d.batch.push_back(c[i]);
+  d.batch_a = batch_strides(a, c);
+  d.batch_b = batch_strides(b, c);
+  return d;
+}
+
+double matmul_flops(const MatmulDims& d) {
+  double flops = 2.0 * static_cast<double>(d.m) * static_cast<double>(d.n) * static_cast<double>(d.k);
+  for (std::int64_t b : d.batch) flops *= static_cast<double>(b);
+  return flops;
+}
+
+std::int64_t batch_count(const MatmulDims& d) {
+  std::int64_t n = 1;
+  for (std::int64_t b : d.batch) n *= b;
+  return n;
+}
+
+bool lower_own_matmul(Lowering& l, const ProductChain& c, const MatmulDims& d, StepInfo info) {
+  const bool activated = c.activation != OpId::input;
+  if (activated && c.has_residual) return false;  // our kernel adds a residual after the activation
+  MatmulSpec s;
+  s.m = d.m, s.n = d.n, s.k = d.k;
+  s.transpose_a = d.ta, s.transpose_b = d.tb;
+  s.bias = c.has_bias;
+  s.residual = c.has_residual;
+  s.dtype = l.graph().nodes[c.product].types[0].dtype;
+  if (c.activation == OpId::relu) s.activation = Activation::relu;
+  if (c.activation == OpId::tanh) s.activation = Activation::tanh;
+  if (c.activation == OpId::sigmoid) s.activation = Activation::sigmoid;
+  std::vector<OwnMatmulKernel::Offsets> offsets;
+  for (std::int64_t i = 0, count = batch_count(d); i < count; ++i) {
+    std::int64_t a = 0, b = 0, rest = i;
+    for (std::size_t j = d.batch.size(); j-- > 0; rest /= d.batch[j]) {
+      a += rest % d.batch[j] * d.batch_a[j];
+      b += rest % d.batch[j] * d.batch_b[j];
+    }
+    const auto bytes = [&](std::int64_t matrix, std::int64_t rows, std::int64_t cols) {
+      return static_cast<std::size_t>(matrix * rows * cols) * size_of(s.dtype);
+    };
+    offsets.push_back({bytes(a, d.m, d.k), bytes(b, d.k, d.n), bytes(i, d.m, d.n)});
+  }
+  if (offsets.empty()) return false;
+  const BufferId second = l.buffer(l.graph().nodes[c.product].inputs[1]);
+  std::vector<BufferId> reads = reads_of(l, c, second);
+  l.emit(std::make_unique<OwnMatmulKernel>(s, std::move(offsets), arguments_of(c)), std::move(reads),
+         {l.buffer(c.result)}, std::move(info));
+  return true;
+}
+
+Epilogue epilogue_of(const ProductChain& c) {
+  Epilogue e;
+  e.bias = c.has_bias;
+  e.residual = c.has_residual;
+  if (c.activation == OpId::relu) e.activation = Epilogue::Activation::relu;
+  if (c.activation == OpId::tanh) e.activation = Epilogue::Activation::tanh;
+  if (c.activation == OpId::sigmoid) e.activation = Epilogue::Activation::sigmoid;
+  return e;
+}
+
+bool lower_dnnl_matmul(Lowering& l, const ProductChain& c, const MatmulDims& d, StepInfo info) {
+  const DType dtype = l.graph().nodes[c.product].types[0].dtype;
+  DnnlMatmulSpec s = dense_matmul(d.batch, d.m, d.n, d.k, d.ta, d.tb, dtype);
+  for (std::size_t i = 0; i < d.batch.size(); ++i) {
+    s.a.batch[i] = d.batch_a[i] * d.m * d.k;
+    s.b.batch[i] = d.batch_b[i] * d.k * d.n;
+  }
+  s.epilogue = epilogue_of(c);
+  const auto product = std::make_shared<const DnnlMatmul>(s, l.options().threads);
+  BufferId second = l.buffer(l.graph().nodes[c.product].inputs[1]);
+  if (product->pack_bytes() > 0) {
+    const BufferId packed = l.temporary(product->pack_bytes());
+    emit_pack<DnnlMatmul>(l, product, c.product, second, packed, "pack", product->threads());
+    second = packed;
+  }
+  std::vector<BufferId> reads = reads_of(l, c, second);
+  l.emit(std::make_unique<DnnlMatmulKernel>(product, arguments_of(c)), std::move(reads), {l.buffer(c.result)},
+         std::move(info));
+  return true;
+}
+
+bool lower_matmul(Lowering& l, const ProductChain& c) {
+  const MatmulDims d = matmul_dims(l.graph(), c.product);
+  const DType dtype = l.graph().nodes[c.product].types[0].dtype;
+  StepInfo info = l.info_of(c.product);
+  info.name = fmt::format("matmul {}{}x{}x{}{}", batch_count(d) > 1 ? fmt::format("{}x", batch_count(d)) : "", d.m, d.n,
+                          d.k, epilogue_name(c));
+  if (dtype == f64) return lower_own_matmul(l, c, d, std::move(info));
+  if (dtype == f32 && matmul_flops(d) / static_cast<double>(std::max<std::int64_t>(batch_count(d), 1)) <= kOwnFlops &&
+      lower_own_matmul(l, c, d, info))
+    return true;
+  return dnnl_supports(dtype) && lower_dnnl_matmul(l, c, d, std::move(info));
+}
+
+// ---- convolutions ----
+
+std::optional<ConvSpec> conv_spec(const ir::Graph& g, const ProductChain& c, ConvKind kind) {
+  const ir::Node& node = g.nodes[c.product];
+  const Attrs& attrs = node.attrs;
+  const Shape& x = kind == ConvKind::input_grad ? node.types[0].shape : g.type(node.inputs[0]).shape;
+  const Shape& y = kind == ConvKind::forward      ? node.types[0].shape
+                   : kind == ConvKind::input_grad ? g.type(node.inputs[0]).shape
+                                                  : g.type(node.inputs[1]).shape;
+  const Shape& w = kind == ConvKind::weight_grad ? node.types[0].shape : g.type(node.inputs[1]).shape;
+  ConvSpec s;
+  s.spatial = x.rank() - 2;
+  if (s.spatial > 3) return std::nullopt;
+  s.batch = x[0];
+  s.in_channels = x.back();
+  s.out_channels = y.back();
+  s.groups = attrs.integer("groups");
+  s.dtype = node.types[0].dtype;
+  for (int i = 0; i < s.spatial; ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    s.in[at] = x[i + 1];
+    s.kernel[at] = w[i];
+    s.stride[at] = attrs.ints("stride")[at];
+    s.dilation[at] = attrs.ints("dilation")[at];
+    s.pad_low[at] = attrs.ints("padding_low")[at];
+    s.pad_high[at] = attrs.ints("padding_high")[at];
+    if (s.pad_low[at] < 0 || s.pad_high[at] < 0) return std::nullopt;
+  }
+  if (s.weight_size() == 0) return std::nullopt;
+  s.epilogue = epilogue_of(c);
+  return s;
+}
+
+void lower_dnnl_conv(Lowering& l, const ProductChain& c, const ConvSpec& s, ConvKind kind, StepInfo info) {
+  const auto conv = std::make_shared<const DnnlConv>(s, kind, l.options().threads);
+  BufferId second = l.buffer(l.graph().nodes[c.product].inputs[1]), out = l.buffer(c.result);
+  const bool packs = conv->pack_bytes() > 0, gradient = kind == ConvKind::weight_grad;
+  const BufferId packed = packs ? l.temporary(conv->pack_bytes()) : 0;
+  if (packs && !gradient) {
+    emit_pack<DnnlConv>(l, conv, c.product, second, packed, "pack", 1);
+    second = packed;
+  }
+  std::vector<BufferId> reads = reads_of(l, c, second);
+  l.emit(std::make_unique<DnnlConvKernel>(conv, kind, arguments_of(c)), std::move(reads),
+         {packs && gradient ? packed : out}, std::move(info));
+  if (packs && gradient) emit_pack<DnnlConv>(l, conv, c.product, packed, out, "unpack", 1);
+}
+
+bool lower_conv(Lowering& l, const ProductChain& c, ConvKind kind) {
+  const std::optional<ConvSpec> s = conv_spec(l.graph(), c, kind);
+  if (!s) return false;
+  StepInfo info = l.info_of(c.product);
+  info.name +=
+      fmt::format(" {} -> {}, {} taps{}", s->in_channels, s->out_channels, s->kernel_positions(), epilogue_name(c));
+  if (dnnl_supports(s->dtype)) {
+    lower_dnnl_conv(l, c, *s, kind, std::move(info));
+    return true;
+  }
+  if (s->dtype != f64 || (c.has_residual && c.activation != OpId::input)) return false;
+  std::vector<BufferId> reads = reads_of(l, c, l.buffer(l.graph().nodes[c.product].inputs[1]));
+  l.emit(std::make_unique<Im2colKernel>(*s, kind, arguments_of(c)), std::move(reads), {l.buffer(c.result)},
+         std::move(info));
+  return true;
+}
+
+}  // namespace
+
+bool lower_product(Lowering& l, const passes::Group& group) {
+  const OpId op = l.graph().nodes[group.nodes[0]].op;
+  const bool product =
+      op == OpId::matmul || op == OpId::conv || op == OpId::conv_input_grad || op == OpId::conv_weight_grad;
+  if (!product) return false;
+  const ProductChain c = passes::product_chain(l.graph(), group);
+  if (op == OpId::matmul) return lower_matmul(l, c);
+  if (op == OpId::conv) return lower_conv(l, c, ConvKind::forward);
+  if (op == OpId::conv_input_grad) return lower_conv(l, c, ConvKind::input_grad);
+  return lower_conv(l, c, ConvKind::weight_grad);
+}
 
 }  // namespace bp::cpu
