@@ -64,16 +64,17 @@ Tensor elu(const Tensor& x, double alpha) {
 Tensor leaky_relu(const Tensor& x, double slope) {
   Scope scope("leaky_relu");
   const Tensor y = to_float(x);
-  return select(y > 0, y, slope * y);
+  return select(stop_gradient(y) > 0, y, slope * y);
 }
 
-// The gradient passes where low <= x <= high.
+// The gradient passes where low <= x <= high. The comparisons read a stopped value: the second derivative is zero, not
+// an error.
 Tensor clip(const Tensor& x, double low, double high) {
   Scope scope("clip");
   if (!(low <= high)) fail(ErrorKind::value, "[clip] expected low <= high, got {} and {}", low, high);
   Tensor y = x;
-  if (high < std::numeric_limits<double>::infinity()) y = select(y > high, weak_scalar(high, y), y);
-  if (low > -std::numeric_limits<double>::infinity()) y = select(y < low, weak_scalar(low, y), y);
+  if (high < std::numeric_limits<double>::infinity()) y = select(stop_gradient(y) > high, weak_scalar(high, y), y);
+  if (low > -std::numeric_limits<double>::infinity()) y = select(stop_gradient(y) < low, weak_scalar(low, y), y);
   return y;
 }
 

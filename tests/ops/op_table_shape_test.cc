@@ -61,7 +61,7 @@ const AddRows shape_rows({
         [](const Tensor& x) {
           return square(reverse(x, {0, -1}));
         },
-        {{2, 3, 4}, {5}, {1, 7}, {3, 0}}),
+        {{2, 3, 4}, {5, 1}, {1, 7}, {3, 0}}),
     row("flatten", [](const Tensor& x) { return square(flatten(x)); }, {{2, 3, 4}, {2, 3}}),
     row("squeeze", [](const Tensor& x) { return square(squeeze(unsqueeze(x, 1), 1)); }, {{2, 3}, {4}}),
     row("tile",
