@@ -13,6 +13,8 @@
 
 namespace bp {
 
+class Tensor;
+
 struct Array {
   DType dtype = DType::f32;
   Shape shape{0};
@@ -22,12 +24,10 @@ struct Array {
   static Array empty(DType dtype, const Shape& shape);
   static Array zeros(DType dtype, const Shape& shape);
   // A copy of `values`; throws Error(shape) when they do not fill `shape` exactly.
-  template <class T>
-  static Array from(std::span<const T> values, const Shape& shape) {
+  template <class T> static Array from(std::span<const T> values, const Shape& shape) {
     return copy_of(dtype_of<T>, shape, values.data(), values.size());
   }
-  template <class Container>
-  static Array from(const Container& values, const Shape& shape) {
+  template <class Container> static Array from(const Container& values, const Shape& shape) {
     return from(std::span<const typename Container::value_type>(values), shape);
   }
 
@@ -39,20 +39,19 @@ struct Array {
   std::size_t row_bytes() const noexcept;
 
   // The elements. T must be the C++ type of `dtype` (dtype_of<T> == dtype), else Error(dtype).
-  template <class T>
-  const T* data() const {
+  template <class T> const T* data() const {
     require(dtype_of<T>);
     return buffer.as<T>();
   }
-  template <class T>
-  T* mutable_data() {
+  template <class T> T* mutable_data() {
     require(dtype_of<T>);
     return buffer.as_mutable<T>();
   }
-  template <class T>
-  std::span<const T> values() const {
-    return {data<T>(), static_cast<std::size_t>(numel())};
-  }
+  template <class T> std::span<const T> values() const { return {data<T>(), static_cast<std::size_t>(numel())}; }
+
+  // The Tensor of the same values, over the same memory where the buffer holds nothing else: what a loader hands out
+  // goes straight into a compiled step.
+  operator Tensor() const;
 
   // The same memory under another shape of equally many elements; throws Error(shape) otherwise.
   Array reshaped(const Shape& to) const;

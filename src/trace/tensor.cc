@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "bp/array.h"
 #include "trace/node.h"
 
 namespace bp {
@@ -23,6 +24,13 @@ Tensor Tensor::copy_of(const void* data, std::size_t count, DType dtype, const S
   Buffer buffer = Buffer::allocate(count * size_of(dtype));
   if (buffer.bytes() != 0) std::memcpy(buffer.mutable_data(), data, buffer.bytes());
   return detail::make_leaf(std::move(buffer), {dtype, shape});
+}
+
+Array::operator Tensor() const {
+  if (buffer.bytes() == bytes()) return Tensor::from_buffer(buffer, dtype, shape);
+  Buffer own = Buffer::allocate(bytes());
+  if (bytes() != 0) std::memcpy(own.mutable_data(), buffer.data(), bytes());
+  return Tensor::from_buffer(std::move(own), dtype, shape);
 }
 
 const Type& Tensor::type() const {
