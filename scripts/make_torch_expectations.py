@@ -87,9 +87,11 @@ def reduction_cases():
 
 def index_cases():
     yield record("gather", lambda x, i: x[i], draw(4, 3), torch.tensor([0, 3, 3, 1]))
-    yield record("take_along", lambda x, i: torch.take_along_dim(x, i, 1), draw(2, 4), torch.tensor([[0, 3, 3], [1, 2, 0]]))
+    places = torch.tensor([[0, 3, 3], [1, 2, 0]])
+    yield record("take_along", lambda x, i: torch.take_along_dim(x, i, 1), draw(2, 4), places)
     yield record("einsum_bqhd", lambda a, b: torch.einsum("bqhd,bkhd->bhqk", a, b), draw(2, 3, 2, 4), draw(2, 2, 2, 4))
-    yield record("einsum_chain", lambda a, b, c: torch.einsum("ij,jk,kl->il", a, b, c), draw(2, 3), draw(3, 4), draw(4, 2))
+    chain = lambda a, b, c: torch.einsum("ij,jk,kl->il", a, b, c)
+    yield record("einsum_chain", chain, draw(2, 3), draw(3, 4), draw(4, 2))
 
 
 def loss_cases():

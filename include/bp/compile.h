@@ -53,6 +53,7 @@ class CompiledStep {
   std::string explain() const;  // the graph after each pass and the steps, of the executable used last
   int traces() const;           // how often the function has been traced
   std::string diagnose(std::span<const Tensor> args);
+  std::string profile(std::span<const Tensor> args, int runs);
 
  private:
   struct Impl;
@@ -110,6 +111,12 @@ template <class F, std::size_t Arity, class R> class Compiled {
   template <class... Args> std::string diagnose(const Args&... args) {
     const std::array<Tensor, Arity> in{static_cast<Tensor>(args)...};
     return step_.diagnose(in);
+  }
+  // Runs `runs` times for real (states change as in any run) and tells, step by step, the median time, its share, and
+  // the rates of flops and bytes.
+  template <class... Args> std::string profile(int runs, const Args&... args) {
+    const std::array<Tensor, Arity> in{static_cast<Tensor>(args)...};
+    return step_.profile(in, runs);
   }
   ExecutableInfo prepare(const std::array<Type, Arity>& types) { return step_.prepare(types); }
   ExecutableInfo info() const { return step_.info(); }

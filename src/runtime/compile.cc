@@ -53,10 +53,11 @@ struct CompiledEntry {
       if (!(args[i].type() == arguments[i])) return false;
     return true;
   }
-  void run(std::span<const Tensor> args);
+  // Runs; with `seconds`, times each step.
+  void run(std::span<const Tensor> args, std::vector<std::vector<double>>* seconds = nullptr);
 };
 
-void CompiledEntry::run(std::span<const Tensor> args) {
+void CompiledEntry::run(std::span<const Tensor> args, std::vector<std::vector<double>>* seconds) {
   std::size_t at = 0;
   for (const Tensor& t : args) {
     if (!t.node()->evaluated()) evaluate(std::span(&t, 1));
@@ -76,7 +77,10 @@ void CompiledEntry::run(std::span<const Tensor> args) {
     outputs[output] = cell.value.node()->values[0].mutable_data();
   }
   for (std::size_t i = 0; i < results.size(); ++i) outputs[i] = results[i].prepare(result_types[i]);
-  built.executable->run(inputs, outputs);
+  if (seconds == nullptr)
+    built.executable->run(inputs, outputs);
+  else
+    built.executable->run_timed(inputs, outputs, *seconds);
   for (auto [output, state] : updates) ++states[state]->version;
 }
 
@@ -189,6 +193,33 @@ std::string CompiledStep::diagnose(std::span<const Tensor> args) {
   for (const Tensor& t : traced.constants) hold.push_back(t.buffer());
   for (const Buffer& b : hold) inputs.push_back(b.data());
   return runtime::first_nonfinite(traced.graph, inputs);
+}
+
+namespace {
+double median(std::vector<double> v) {
+  std::nth_element(v.begin(), v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2), v.end());
+  return v[v.size() / 2];
+}
+}  // namespace
+
+std::string CompiledStep::profile(std::span<const Tensor> args, int runs) {
+  if (runs < 1) fail(ErrorKind::value, "[profile] runs must be at least 1, got {}", runs);
+  CompiledEntry& e = impl_->entry(args);
+  std::vector<std::vector<double>> seconds;
+  for (int i = 0; i < runs; ++i) e.run(args, &seconds);
+  const auto& steps = e.built.executable->program().steps;
+  std::vector<double> times;
+  double total = 0;
+  for (auto& s : seconds) total += times.emplace_back(median(std::move(s)));
+  std::string out = fmt::format("{:>10} {:>6} {:>9} {:>9}  step\n", "us", "share", "GFLOP/s", "GB/s");
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const cpu::StepInfo& info = steps[i].info;
+    out +=
+        fmt::format("{:10.2f} {:5.1f}% {:9.2f} {:9.2f}  {} [{}] {}{}\n", times[i] * 1e6, 100 * times[i] / total,
+                    info.flops / times[i] * 1e-9, info.bytes / times[i] * 1e-9, info.name,
+                    e.built.executable->threads_of(i), ir::scope_path(info.scope), info.backward ? " (backward)" : "");
+  }
+  return out + fmt::format("{:10.2f} us in all\n", total * 1e6);
 }
 
 }  // namespace bp::detail

@@ -47,12 +47,19 @@ Values log_softmax_formula(std::span<const Input> in, std::span<const Values> v)
 }
 
 const std::vector<std::vector<Input>> kRows = {{{{3, 7}}}, {{{33}}}, {{{2, 1}}}, {{{2, 3, 5}}}, {{{0, 4}}}, {{{2, 0}}}};
-const AddRows softmaxes({
-    {"softmax", [](std::span<const Tensor> x) { return one(softmax(x[0])); }, kRows, softmax_formula},
-    {"softmax", [](std::span<const Tensor> x) { return one(softmax(x[0], 0)); }, {{{{5, 2, 3}}}}},
-    {"log_softmax", [](std::span<const Tensor> x) { return one(log_softmax(x[0])); }, kRows, log_softmax_formula},
-    {"log_softmax", [](std::span<const Tensor> x) { return one(square(log_softmax(x[0], 1))); }, {{{{2, 5, 3}}}}},
-});
+std::vector<OpRow> with_large(std::vector<OpRow> rows, const std::vector<std::vector<Input>>& large) {
+  for (OpRow& r : rows) r.large = large;
+  return rows;
+}
+
+const AddRows softmaxes(with_large(
+    {
+        {"softmax", [](std::span<const Tensor> x) { return one(softmax(x[0])); }, kRows, softmax_formula},
+        {"softmax", [](std::span<const Tensor> x) { return one(softmax(x[0], 0)); }, {{{{5, 2, 3}}}}},
+        {"log_softmax", [](std::span<const Tensor> x) { return one(log_softmax(x[0])); }, kRows, log_softmax_formula},
+        {"log_softmax", [](std::span<const Tensor> x) { return one(square(log_softmax(x[0], 1))); }, {{{{2, 5, 3}}}}},
+    },
+    {{{{2, 129, 257}}}}));
 
 // The definition: a sum over all letters of the product of the operands.
 Formula einsum_formula(const std::string& equation) {
@@ -212,6 +219,7 @@ OpRow cross_entropy_row(double smoothing, Values weights) {
              {{{3}}, {{}, i64, 0, 3}},
              {{{33, 3}}, {{33}, u8, 0, 3}},
              {{{5, 3}}, {{5, 3}, f64, 0.1, 1}}};
+  r.large = {{{{5003, 3}}, {{5003}, i64, 0, 3}}, {{{5003, 3}}, {{5003, 3}, f64, 0.1, 1}}};
   return r;
 }
 

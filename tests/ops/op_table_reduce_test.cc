@@ -32,6 +32,16 @@ Formula lanes(Axes axes, Lane f) {
   };
 }
 
+// Further shapes for the executable: wide rows, many rows, narrow columns.
+std::vector<OpRow> with_large(std::vector<OpRow> rows) {
+  const std::vector<Shape> shapes[] = {{{3, 5003}, {700, 65}}, {{5003, 3}, {65, 700}}, {{33, 17, 65}}, {{257, 129}}};
+  for (std::size_t i = 0; i < std::size(shapes); ++i) {
+    for (const Shape& s : shapes[i]) rows[i].large.push_back({{s}});
+    rows[i].atol32 = 1e-4;  // sums of both signs
+  }
+  return rows;
+}
+
 // The same reduction over the last, the first, two and all axes.
 std::vector<OpRow> over(const std::string& name, const Reduction& f, const Lane& lane, bool empty_lanes,
                         bool second_order = true) {
@@ -79,24 +89,24 @@ double log_of_sum(const Values& v) {
   return std::log(s);
 }
 
-const AddRows sums(over(
-    "reduce_sum", [](const Tensor& x, const Axes& a) { return sum(x, a); }, total, true));
-const AddRows maxima(over(
+const AddRows sums(with_large(over(
+    "reduce_sum", [](const Tensor& x, const Axes& a) { return sum(x, a); }, total, true)));
+const AddRows maxima(with_large(over(
     "reduce_max", [](const Tensor& x, const Axes& a) { return max(x, a); },
-    [](const Values& v) { return *std::max_element(v.begin(), v.end()); }, false));
-const AddRows minima(over(
+    [](const Values& v) { return *std::max_element(v.begin(), v.end()); }, false)));
+const AddRows minima(with_large(over(
     "reduce_min", [](const Tensor& x, const Axes& a) { return min(x, a); },
-    [](const Values& v) { return *std::min_element(v.begin(), v.end()); }, false));
+    [](const Values& v) { return *std::min_element(v.begin(), v.end()); }, false)));
 const AddRows products(over(
     "reduce_prod", [](const Tensor& x, const Axes& a) { return prod(x, a); }, product, true));
-const AddRows means(over(
-    "mean", [](const Tensor& x, const Axes& a) { return mean(x, a); }, average, false));
-const AddRows variances(over(
-    "var", [](const Tensor& x, const Axes& a) { return var(x, a); }, spread, false));
-const AddRows norms(over(
-    "norm", [](const Tensor& x, const Axes& a) { return norm(x, a); }, length, false));
-const AddRows logs(over(
-    "logsumexp", [](const Tensor& x, const Axes& a) { return logsumexp(x, a); }, log_of_sum, false));
+const AddRows means(with_large(over(
+    "mean", [](const Tensor& x, const Axes& a) { return mean(x, a); }, average, false)));
+const AddRows variances(with_large(over(
+    "var", [](const Tensor& x, const Axes& a) { return var(x, a); }, spread, false)));
+const AddRows norms(with_large(over(
+    "norm", [](const Tensor& x, const Axes& a) { return norm(x, a); }, length, false)));
+const AddRows logs(with_large(over(
+    "logsumexp", [](const Tensor& x, const Axes& a) { return logsumexp(x, a); }, log_of_sum, false)));
 
 // Zeros among the factors: one in the first lane, two in the second, three in the last.
 OpRow zeros_row() {

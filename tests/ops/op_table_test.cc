@@ -256,7 +256,7 @@ std::set<std::string> ops_used(const OpRow& row) {
   return used;
 }
 
-TEST(OpTableCoverage, DISABLED_EveryOpHasARowThatUsesIt) {
+TEST(OpTableCoverage, EveryOpHasARowThatUsesIt) {
   std::set<std::string> covered;
   for (const OpRow& row : op_rows()) {
     const std::set<std::string> used = ops_used(row);

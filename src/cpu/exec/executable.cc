@@ -4,6 +4,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <chrono>
 #include <unordered_map>
 
 #include "base/error.h"
@@ -65,7 +66,8 @@ void Executable::bind() {
   }
 }
 
-void Executable::run(std::span<const void* const> inputs, std::span<void* const> outputs) {
+template <class Each>
+void Executable::run_steps(std::span<const void* const> inputs, std::span<void* const> outputs, Each each) {
   if (busy_.test_and_set(std::memory_order_acquire))
     fail(ErrorKind::state, "[run] this compiled step is already running on another thread: compile one a thread");
   struct Release {
@@ -76,7 +78,23 @@ void Executable::run(std::span<const void* const> inputs, std::span<void* const>
   for (const Patch& p : patches_) args_[p.arg] = p.output ? outputs[p.index] : const_cast<void*>(inputs[p.index]);
   const FlushWorkers flush(parallel_ ? threads_ : 1);
   void* workspace = workspace_.mutable_data();
-  for (const Bound& b : bound_) b.kernel->run(args_.data() + b.first, workspace, b.threads);
+  for (const Bound& b : bound_) each([&] { b.kernel->run(args_.data() + b.first, workspace, b.threads); });
+}
+
+void Executable::run(std::span<const void* const> inputs, std::span<void* const> outputs) {
+  run_steps(inputs, outputs, [](auto&& step) { step(); });
+}
+
+void Executable::run_timed(std::span<const void* const> inputs, std::span<void* const> outputs,
+                           std::vector<std::vector<double>>& seconds) {
+  using Clock = std::chrono::steady_clock;
+  seconds.resize(bound_.size());
+  std::size_t i = 0;
+  run_steps(inputs, outputs, [&](auto&& step) {
+    const auto start = Clock::now();
+    step();
+    seconds[i++].push_back(std::chrono::duration<double>(Clock::now() - start).count());
+  });
 }
 
 double Executable::flops() const {

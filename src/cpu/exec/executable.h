@@ -34,10 +34,15 @@ class Executable {
   // call.
   void run(std::span<const void* const> inputs, std::span<void* const> outputs);
 
+  // The same, appending the seconds of each step to its list.
+  void run_timed(std::span<const void* const> inputs, std::span<void* const> outputs,
+                 std::vector<std::vector<double>>& seconds);
+
   std::size_t arena_bytes() const noexcept { return program_.arena_bytes; }
   std::size_t workspace_bytes() const noexcept { return program_.workspace_bytes; }
   const Program& program() const noexcept { return program_; }
   double flops() const;
+  int threads_of(std::size_t step) const noexcept { return bound_[step].threads; }
   std::string str() const;  // one line a step: name, scope, threads, flops, bytes
 
  private:
@@ -52,6 +57,7 @@ class Executable {
     int threads;
   };
   void bind();
+  template <class Each> void run_steps(std::span<const void* const> inputs, std::span<void* const> outputs, Each each);
   void check_indices(std::span<const void* const> inputs) const;
 
   Program program_;
