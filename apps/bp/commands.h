@@ -1,0 +1,46 @@
+// What the subcommands of bp do; main.cc parses their options. Each returns an exit code; mistakes throw bp::Error.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace bp::app {
+
+// Exit codes beside those of error_code().
+inline constexpr int kOk = 0, kGradientWrong = 9, kInterrupted = 130;
+
+struct TrainOptions {
+  std::string file, resume, out;
+  std::vector<std::string> set;
+  int threads = -1;  // as configured
+  bool quiet = false;
+};
+int train(const TrainOptions& options);
+
+struct EvalOptions {
+  std::string run, data;
+  std::vector<std::string> set;
+};
+int eval(const EvalOptions& options);
+
+struct PredictOptions {
+  std::string run, input, output;
+};
+int predict(const PredictOptions& options);
+
+struct InspectOptions {
+  std::string what;
+  std::vector<std::string> set;
+};
+int inspect(const InspectOptions& options);
+
+struct GradcheckCommand {
+  std::string file;
+  std::vector<std::string> set;
+  long elements = 20, samples = 4;
+};
+int gradcheck(const GradcheckCommand& options);
+
+int keys();
+
+}  // namespace bp::app

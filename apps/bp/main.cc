@@ -1,0 +1,137 @@
+// The program bp: parses the command line, calls the commands, turns errors into exit codes.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "bp/error.h"
+#include "bp/version.h"
+#include "commands.h"
+
+namespace {
+
+constexpr const char* kFooter = R"(Examples:
+  bp train examples/fashion_mnist.toml
+  bp train net.toml --set optimizer.lr=1e-3 --set train.epochs=20 --out runs/slow
+  bp train --resume runs/fashion_mnist
+  bp eval runs/fashion_mnist
+  bp predict runs/fashion_mnist images.npy -o classes.csv
+  bp inspect examples/fashion_mnist.toml
+  bp gradcheck examples/fashion_mnist.toml
+
+A run leaves a folder runs/NAME (NAME-2, -3, ... when it exists):
+  model.safetensors       the trained model            config.toml   the configuration with all defaults
+  checkpoint.safetensors  all that --resume needs      history.csv   a row an epoch
+                                                       loss.svg      the loss curves
+Ctrl-C (or SIGTERM) finishes the step, saves and says how to resume; a second one stops at once.
+
+Exit codes: 0 done; 2 wrong command line or configuration; 3 data of a wrong shape, type or value; 4 a file cannot be
+  read or written; 5 a corrupt file; 6 training diverged; 7 a model or checkpoint does not fit; 9 gradcheck found a
+  wrong gradient; 130 interrupted; 1 anything else.)";
+
+int error_code(bp::ErrorKind kind) {
+  switch (kind) {
+    case bp::ErrorKind::config: return 2;
+    case bp::ErrorKind::shape:
+    case bp::ErrorKind::dtype:
+    case bp::ErrorKind::value: return 3;
+    case bp::ErrorKind::io: return 4;
+    case bp::ErrorKind::format: return 5;
+    case bp::ErrorKind::diverged: return 6;
+    case bp::ErrorKind::state: return 7;
+    case bp::ErrorKind::interrupted: return bp::app::kInterrupted;
+    case bp::ErrorKind::trace:
+    case bp::ErrorKind::gradient: break;
+  }
+  return 1;
+}
+
+void add_set(CLI::App* command, std::vector<std::string>& set) {
+  command->add_option("--set", set, "override a key: --set optimizer.lr=0.01 (may be repeated)")
+      ->type_name("KEY=VALUE")
+      ->expected(1)
+      ->take_all();
+}
+
+struct Options {
+  bp::app::TrainOptions train;
+  bp::app::EvalOptions eval;
+  bp::app::PredictOptions predict;
+  bp::app::InspectOptions inspect;
+  bp::app::GradcheckCommand gradcheck;
+};
+
+void add_training(CLI::App& app, Options& o) {
+  CLI::App* train = app.add_subcommand("train", "train the model that FILE.toml describes (docs/config.md: the keys)");
+  train->add_option("file", o.train.file, "the configuration")->type_name("FILE.toml");
+  train->add_option("--resume", o.train.resume, "go on with an interrupted run, exactly where it stopped")
+      ->type_name("RUN");
+  train->add_option("--out", o.train.out, "the run's folder instead of runs/NAME")->type_name("DIR");
+  train->add_option("--threads", o.train.threads, "0: OMP_NUM_THREADS or the number of cores")
+      ->check(CLI::Range(0, 1024));
+  train->add_flag("--quiet,-q", o.train.quiet, "only errors and the result");
+  add_set(train, o.train.set);
+}
+
+void add_others(CLI::App& app, Options& o) {
+  CLI::App* eval = app.add_subcommand("eval", "metrics of a trained model");
+  eval->add_option("run", o.eval.run, "folder of a run")->required()->type_name("RUN");
+  eval->add_option("--data", o.eval.data, "which data: test (validation when there are none), validation or train")
+      ->check(CLI::IsMember({"test", "validation", "train"}));
+  add_set(eval, o.eval.set);
+
+  CLI::App* predict = app.add_subcommand("predict", "class and probabilities, or values, for each row of INPUT");
+  predict->add_option("run", o.predict.run, "folder of a run")->required()->type_name("RUN");
+  predict->add_option("input", o.predict.input, "inputs: .csv, .npy, or IDX")->required()->type_name("INPUT");
+  predict->add_option("-o,--output", o.predict.output, "the CSV file to write")->required()->type_name("FILE.csv");
+
+  CLI::App* inspect = app.add_subcommand("inspect", "layers, shapes, parameters, flops and memory of a model");
+  inspect->add_option("what", o.inspect.what, "a configuration or the folder of a run")
+      ->required()
+      ->type_name("FILE.toml|RUN");
+  add_set(inspect, o.inspect.set);
+
+  CLI::App* check = app.add_subcommand("gradcheck", "compare the gradient with finite differences, in f64");
+  check->add_option("file", o.gradcheck.file, "the configuration")->required()->type_name("FILE.toml");
+  check->add_option("--elements", o.gradcheck.elements, "of each parameter, at most")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  check->add_option("--samples", o.gradcheck.samples, "of the training data")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  add_set(check, o.gradcheck.set);
+
+  app.add_subcommand("keys", "print all keys of a configuration (docs/config.md)");
+}
+
+int run(const CLI::App& app, const Options& o) {
+  if (app.got_subcommand("train")) return bp::app::train(o.train);
+  if (app.got_subcommand("eval")) return bp::app::eval(o.eval);
+  if (app.got_subcommand("predict")) return bp::app::predict(o.predict);
+  if (app.got_subcommand("inspect")) return bp::app::inspect(o.inspect);
+  if (app.got_subcommand("gradcheck")) return bp::app::gradcheck(o.gradcheck);
+  return bp::app::keys();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("bp trains neural networks from a TOML file.", "bp");
+  app.set_version_flag("--version", "bp " BP_VERSION_STRING);
+  app.require_subcommand(1);
+  app.footer(kFooter);
+  Options options;
+  add_training(app, options);
+  add_others(app, options);
+  try {
+    app.parse(argc, argv);
+    return run(app, options);
+  } catch (const CLI::ParseError& e) { return app.exit(e) == 0 ? 0 : 2; } catch (const bp::Error& e) {
+    std::fprintf(stderr, "bp: %s\n", e.what());
+    return error_code(e.kind());
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "bp: out of memory: a smaller train.batch, or fewer or smaller layers, need less\n");
+    return 1;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "bp: %s\n", e.what());
+    return 1;
+  }
+}

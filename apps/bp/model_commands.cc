@@ -1,0 +1,117 @@
+// bp eval, predict, inspect, gradcheck and keys.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <numeric>
+
+#include "base/error.h"
+#include "commands.h"
+#include "progress.h"
+#include "train/config_keys.h"
+#include "train/experiment.h"
+#include "train/inspect.h"
+
+namespace bp::app {
+
+namespace {
+
+train::Config read_any(const std::string& what, const std::vector<std::string>& set) {
+  return std::filesystem::is_directory(what) ? train::read_run(what, set) : train::read_config(what, set);
+}
+
+// A table with columns as wide as their widest cell; numbers to the right.
+class TextTable {
+ public:
+  explicit TextTable(std::vector<std::string> header, std::vector<bool> right)
+      : rows_{std::move(header)}, right_(std::move(right)) {}
+  void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
+  void print() const {
+    std::vector<std::size_t> width(right_.size(), 0);
+    for (const auto& row : rows_)
+      for (std::size_t i = 0; i < row.size(); ++i) width[i] = std::max(width[i], row[i].size());
+    for (const auto& row : rows_) {
+      std::string line;
+      for (std::size_t i = 0; i < row.size(); ++i)
+        line += right_[i] ? fmt::format("{:>{}}  ", row[i], width[i]) : fmt::format("{:<{}}  ", row[i], width[i]);
+      line.erase(line.find_last_not_of(' ') + 1);
+      fmt::print("{}\n", line);
+    }
+  }
+
+ private:
+  std::vector<std::vector<std::string>> rows_;
+  std::vector<bool> right_;
+};
+
+}  // namespace
+
+int eval(const EvalOptions& o) {
+  train::Config c = train::read_run(o.run, o.set);
+  const bool held_out = c.data.validation || c.data.validation_fraction > 0;
+  const std::string data = !o.data.empty() ? o.data : c.data.test || !held_out ? "test" : "validation";
+  const train::Split split = data == "test"    ? train::Split::test
+                             : data == "train" ? train::Split::train
+                                               : train::Split::validation;
+  const train::Metrics m = train::evaluate_run(c, o.run, split);
+  fmt::print("{}: {}  ({} samples)\n", data, text_of(m, c.task), m.samples);
+  return kOk;
+}
+
+int predict(const PredictOptions& o) {
+  const train::Config c = train::read_run(o.run);
+  const Array inputs = train::load_inputs(c, o.input);
+  const Array predictions = train::predict(c, train::load_model(c, o.run), inputs);
+  train::write_predictions(c, predictions, o.output);
+  fmt::print("{}: {} rows\n", o.output, predictions.rows());
+  return kOk;
+}
+
+int inspect(const InspectOptions& o) {
+  const train::Config c = read_any(o.what, o.set);
+  nn::Sequential model = c.make_model();
+  TextTable table({"layer", "what", "output", "parameters", "MFLOP"}, {false, false, false, true, true});
+  table.add({"", "input", c.input.str(), "", ""});
+  double flops = 0;
+  for (const train::LayerRow& r : train::layer_rows(model, c.input)) {
+    const std::string indent(static_cast<std::size_t>(2 * r.depth), ' ');
+    table.add(
+        {indent + r.path, r.what, r.output.str(), std::to_string(r.parameters), fmt::format("{:.3f}", r.flops / 1e6)});
+    if (r.depth == 0) flops += r.flops;
+  }
+  table.print();
+  const train::Costs costs = train::costs_of(c);
+  fmt::print("\nparameters       {}\nforward          {:.3f} MFLOP a sample\n", costs.parameters, flops / 1e6);
+  fmt::print("training step    {} samples, {:.3f} GFLOP, planned peak {} bytes ({:.1f} MiB)\n", c.batch,
+             costs.step.flops / 1e9, costs.step.planned_peak_bytes,
+             static_cast<double>(costs.step.planned_peak_bytes) / (1 << 20));
+  return kOk;
+}
+
+int gradcheck(const GradcheckCommand& o) {
+  train::Config c = train::read_config(o.file, o.set);
+  const data::ArrayDataset set = train::load_split(c, train::Split::train);
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(std::min<std::int64_t>(o.samples, set.size())));
+  std::iota(rows.begin(), rows.end(), 0);
+  train::CheckOptions options;
+  options.elements = o.elements;
+  TextTable table({"parameter", "checked", "worst element", "analytic", "numeric", "error/allowed", ""},
+                  {false, true, true, true, true, true, false});
+  bool ok = true;
+  for (const train::ParameterCheck& p : train::check_gradients(c, set.fetch(rows), options)) {
+    ok = ok && p.worst.ok;
+    table.add({p.name, fmt::format("{} of {}", p.checked, p.elements), std::to_string(p.worst.element),
+               fmt::format("{:.9g}", p.worst.analytic), fmt::format("{:.9g}", p.worst.numeric),
+               fmt::format("{:.3g}", p.worst.worst), p.worst.ok ? "ok" : "WRONG"});
+  }
+  table.print();
+  return ok ? kOk : kGradientWrong;
+}
+
+int keys() {
+  fmt::print("{}", train::config_reference());
+  return kOk;
+}
+
+}  // namespace bp::app

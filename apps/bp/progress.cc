@@ -1,0 +1,75 @@
+// The progress bar.
+#include "progress.h"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+namespace bp::app {
+
+namespace {
+
+constexpr auto kRedraw = std::chrono::milliseconds(100);
+
+std::size_t columns() {
+  winsize size{};
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+std::string bar(double share, std::size_t width) {
+  const auto full = static_cast<std::size_t>(std::clamp(share, 0.0, 1.0) * static_cast<double>(width));
+  return "[" + std::string(full, '#') + std::string(width - full, '.') + "]";
+}
+
+}  // namespace
+
+std::string text_of(const train::Metrics& m, train::Task task) {
+  if (task != train::Task::regression) return fmt::format("loss {:.4f}  accuracy {:.2f}%", m.loss, 100 * m.accuracy);
+  return fmt::format("loss {:.5g}  mae {:.5g}  rmse {:.5g}  R2 {:.4f}", m.loss, m.mae, m.rmse, m.r2);
+}
+
+std::string duration(double seconds) {
+  const auto s = static_cast<long>(std::clamp(seconds, 0.0, 1e9) + 0.5);
+  if (s < 3600) return fmt::format("{}:{:02}", s / 60, s % 60);
+  return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+}
+
+ProgressBar::ProgressBar(train::Task task, bool quiet)
+    : task_(task), quiet_(quiet), terminal_(isatty(STDERR_FILENO) != 0) {}
+ProgressBar::~ProgressBar() { clear(); }
+
+void ProgressBar::clear() {
+  if (drawn_) std::fputs("\r\033[K", stderr);
+  drawn_ = false;
+}
+
+void ProgressBar::step(const train::Progress& p) {
+  const auto now = std::chrono::steady_clock::now();
+  if (quiet_ || !terminal_ || (now - last_ < kRedraw && p.batch != p.batches)) return;
+  last_ = now;
+  const std::string left = fmt::format("epoch {}/{} ", p.epoch + 1, p.epochs);
+  const std::string right = fmt::format("  {}  {:.0f} samples/s  {} left", text_of(p.running, task_),
+                                        p.samples_per_second, duration(p.seconds_left));
+  const std::size_t room = columns() - 1;
+  std::string line = left + right;
+  if (const std::size_t used = line.size() + 2; used + 5 <= room)
+    line = left +
+           bar(static_cast<double>(p.batch) / static_cast<double>(p.batches), std::min<std::size_t>(30, room - used)) +
+           right;
+  std::fprintf(stderr, "\r\033[K%s", line.substr(0, room).c_str());
+  drawn_ = true;
+}
+
+void ProgressBar::epoch(const train::Epoch& e, std::int64_t epochs) {
+  if (quiet_) return;
+  clear();
+  std::string line = fmt::format("epoch {}/{}  {}", e.epoch, epochs, text_of(e.train, task_));
+  if (e.validation) line += "  validation " + text_of(*e.validation, task_);
+  const double rate = e.seconds > 0 ? static_cast<double>(e.train.samples) / e.seconds : 0;
+  std::fprintf(stderr, "%s  lr %.3g  %.0f samples/s  %s\n", line.c_str(), e.lr, rate, duration(e.seconds).c_str());
+}
+
+}  // namespace bp::app

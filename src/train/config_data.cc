@@ -1,0 +1,276 @@
+// [data]: files become datasets, checked against the model and treated alike in training, evaluation and prediction.
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "base/error.h"
+#include "train/config.h"
+#include "train/config_section.h"
+
+namespace bp::train {
+
+namespace {
+
+std::string resolved(const Node& n, const std::string& folder) {
+  const std::filesystem::path path(n.text);
+  return std::filesystem::absolute(n.command_line ? path : std::filesystem::path(folder) / path)
+      .lexically_normal()
+      .string();
+}
+
+Files read_files(Section& s, std::string_view key, const std::string& folder) {
+  Node& n = *s.value(key);
+  const bool csv = s.type() == "csv";
+  if (csv != (n.kind == Node::Kind::text))
+    s.wrong(key, fmt::format("with format = \"{}\" expected {}, got {}", s.type(),
+                             csv ? "a path" : "{ inputs = path, targets = path }", n.str()));
+  const auto path = [&](Node& at) {
+    std::string text = resolved(at, folder);
+    at = Node{Node::of(text)};
+    return text;
+  };
+  if (csv) return {path(n), {}};
+  for (const auto& [name, value] : n.entries)
+    if (name != "inputs" && name != "targets")
+      s.wrong(key, fmt::format("unknown key \"{}\": expected inputs and targets", name));
+  Files files;
+  for (const char* part : {"inputs", "targets"}) {
+    Node* at = n.find(part);
+    if (at == nullptr || at->kind != Node::Kind::text)
+      s.wrong(key, fmt::format("expected a path for {}, got {}", part, at == nullptr ? "nothing" : at->str()));
+    (part[0] == 'i' ? files.inputs : files.targets) = path(*at);
+  }
+  return files;
+}
+
+void read_csv_options(Section& s, Config& c) {
+  DataConfig& d = c.data;
+  d.target = s.text("target");
+  d.csv.columns = s.texts("columns");
+  d.csv.categorical = s.texts("categorical");
+  if (c.task == Task::classification &&
+      std::find(d.csv.categorical.begin(), d.csv.categorical.end(), d.target) == d.csv.categorical.end())
+    d.csv.categorical.push_back(d.target);
+  const std::string delimiter = s.text("delimiter");
+  if (delimiter.size() != 1) s.wrong("delimiter", fmt::format("expected one character, got \"{}\"", delimiter));
+  d.csv.delimiter = delimiter[0];
+  d.csv.missing = s.text("missing") == "error" ? io::Missing::error : io::Missing::drop_row;
+  d.csv.dtype = c.dtype;
+  if (const Node* table = s.value("categories"))
+    for (const auto& [column, values] : table->entries) {
+      if (values.kind != Node::Kind::array) s.wrong("categories", fmt::format("{}: expected a list of texts", column));
+      for (const Node& v : values.items) d.csv.categories[column].push_back(v.text);
+    }
+}
+
+// Where data come from, for messages.
+const Files& files_of(const Config& c, Split split) {
+  const DataConfig& d = c.data;
+  if (split == Split::train) return d.train;
+  const std::optional<Files>& files = split == Split::test ? d.test : d.validation;
+  if (!files)
+    fail(ErrorKind::config, "the configuration names no {} data: give data.{}",
+         split == Split::test ? "test" : "validation", split == Split::test ? "test" : "validation");
+  return *files;
+}
+
+Array reshaped_inputs(const Config& c, Array x, const std::string& path) {
+  Shape shape{x.rows()};
+  for (int i = 0; i < c.input.rank(); ++i) shape.push_back(c.input[i]);
+  if (x.rows() == 0) fail(ErrorKind::format, "{}: holds no rows", path);
+  if (x.numel() / x.rows() != c.input.numel())
+    fail(ErrorKind::shape, "{}: rows of {} do not fit model.input {}", path, x.shape, c.input);
+  return x.reshaped(shape);
+}
+
+// Class ids in i64; other targets in the model's dtype, [N] as [N, 1].
+Array adapted_targets(const Config& c, const Array& y, const std::string& path) {
+  if (c.task == Task::classification && is_integer(y.dtype)) {
+    const Array ids = convert(y, DType::i64);
+    data::check_labels(ids, c.output.back(), path.c_str());
+    return ids;
+  }
+  Array values = convert(y, c.dtype);
+  if (values.shape.rank() == 1 && c.output.rank() == 1) values = values.reshaped({values.rows(), 1});
+  data::check_finite(values, path.c_str());
+  Shape expected{values.rows()};
+  for (int i = 0; i < c.output.rank(); ++i) expected.push_back(c.output[i]);
+  if (values.shape != expected)
+    fail(ErrorKind::shape, "{}: targets {} do not fit the model's output {}", path, y.shape, expected);
+  return values;
+}
+
+data::ArrayDataset with_checks(const Config& c, const Files& files, const Array& x, const Array& y,
+                               const std::vector<std::string>& classes) {
+  data::check_finite(x, files.inputs.c_str());
+  const std::string& targets = files.targets.empty() ? files.inputs : files.targets;
+  return data::ArrayDataset(reshaped_inputs(c, x, files.inputs), adapted_targets(c, y, targets), classes);
+}
+
+data::ArrayDataset read_idx(const Config& c, const Files& files) {
+  const Array x = io::read_idx(files.inputs), y = io::read_idx(files.targets);
+  if (x.rows() != y.rows())
+    fail(ErrorKind::format, "{} holds {} rows, {} holds {}: they do not belong together", files.inputs, x.rows(),
+         files.targets, y.rows());
+  return with_checks(c, files, x, y, c.data.classes);
+}
+
+data::ArrayDataset read_npy(const Config& c, const Files& files) {
+  Array x = io::read_npy(files.inputs);
+  if (is_float(x.dtype)) x = convert(x, c.dtype);
+  const Array y = io::read_npy(files.targets);
+  if (x.rows() != y.rows())
+    fail(ErrorKind::format, "{} holds {} rows, {} holds {}: they do not belong together", files.inputs, x.rows(),
+         files.targets, y.rows());
+  return with_checks(c, files, x, y, c.data.classes);
+}
+
+std::vector<std::string> all_columns(const Config& c) {
+  std::vector<std::string> columns = c.data.csv.columns;
+  if (!columns.empty()) columns.push_back(c.data.target);
+  return columns;
+}
+
+// Keeps the input columns and the texts of ids, so that other files are read alike.
+void record_columns(Config& c, const io::Table& table) {
+  DataConfig& d = c.data;
+  Node& tree = subtable(c.root, "data");
+  if (d.csv.columns.empty())
+    for (const io::Column& column : table.columns)
+      if (column.name != d.target) d.csv.columns.push_back(column.name);
+  tree.set("columns", Node::list(d.csv.columns));
+  Node texts;
+  for (const io::Column& column : table.columns) {
+    if (column.categories.empty()) continue;
+    d.csv.categories[column.name] = column.categories;
+    texts.set(column.name, Node::list(column.categories));
+    if (column.name == d.target) d.classes = column.categories;
+  }
+  if (!texts.entries.empty()) tree.set("categories", std::move(texts));
+  if (!d.classes.empty()) tree.set("classes", Node::list(d.classes));
+}
+
+data::ArrayDataset read_csv(Config& c, const Files& files, bool training) {
+  io::CsvOptions options = c.data.csv;
+  options.columns = all_columns(c);
+  const io::Table table = io::read_csv(files.inputs, options);
+  table.column(c.data.target);  // throws, naming the nearest, when it is missing
+  if (training) record_columns(c, table);
+  return with_checks(c, files, table.matrix(c.data.csv.columns, c.dtype), table.column(c.data.target).values,
+                     c.data.classes);
+}
+
+data::ArrayDataset read_files(Config& c, const Files& files, bool training) {
+  if (c.data.format == "csv") return read_csv(c, files, training);
+  return c.data.format == "idx" ? read_idx(c, files) : read_npy(c, files);
+}
+
+std::vector<float> floats(const std::vector<double>& values) { return {values.begin(), values.end()}; }
+
+// x * scale, then (x - mean) / std. normalized() divides bytes by 255 itself, so that is taken back.
+data::ArrayDataset transformed(const Config& c, const data::ArrayDataset& set) {
+  const DataConfig& d = c.data;
+  const bool bytes = set.inputs().dtype == DType::u8;
+  if (!bytes && !d.scale && d.mean.empty() && d.std.empty() && is_float(set.inputs().dtype)) return set;
+  const double base = bytes ? 1.0 / 255 : 1.0, scale = d.scale.value_or(base);
+  const std::size_t n = std::max<std::size_t>(1, std::max(d.mean.size(), d.std.size()));
+  std::vector<double> mean = d.mean, deviation = d.std;
+  if (mean.empty()) mean.assign(n, 0.0);
+  if (deviation.empty()) deviation.assign(n, 1.0);
+  if (mean.size() == 1) mean.assign(n, mean[0]);
+  if (deviation.size() == 1) deviation.assign(n, deviation[0]);
+  for (double& m : mean) m *= base / scale;
+  for (double& s : deviation) s *= base / scale;
+  return set.normalized(floats(mean), floats(deviation));
+}
+
+// Mean and deviation after scaling, from the training rows, into the configuration.
+void find_moments(Config& c, const data::ArrayDataset& set) {
+  DataConfig& d = c.data;
+  const data::Moments m = set.moments();
+  const double base = set.inputs().dtype == DType::u8 ? 1.0 / 255 : 1.0, ratio = d.scale.value_or(base) / base;
+  d.mean.assign(m.mean.begin(), m.mean.end());
+  d.std.assign(m.stddev.begin(), m.stddev.end());
+  for (double& x : d.mean) x *= ratio;
+  for (double& x : d.std) x *= ratio;
+  Node& tree = subtable(c.root, "data");
+  tree.set("mean", Node::list(d.mean));
+  tree.set("std", Node::list(d.std));
+  tree.set("normalize", Node::of(false));
+  d.normalize = false;
+}
+
+}  // namespace
+
+void read_data(Section s, const std::string& folder, Config& c) {
+  DataConfig& d = c.data;
+  d.format = s.type();
+  d.train = read_files(s, "train", folder);
+  if (s.has("validation")) d.validation = read_files(s, "validation", folder);
+  if (s.has("test")) d.test = read_files(s, "test", folder);
+  d.validation_fraction = s.number("validation_fraction");
+  if (d.validation && d.validation_fraction > 0)
+    s.wrong("validation_fraction", "data.validation is given too: give one of them");
+  d.limit = s.integer("limit");
+  d.classes = s.texts("classes");
+  if (c.task == Task::classification && !d.classes.empty() &&
+      static_cast<std::int64_t>(d.classes.size()) != c.output.back())
+    s.wrong("classes", fmt::format("{} names for a model of {} outputs", d.classes.size(), c.output.back()));
+  if (s.has("scale")) d.scale = s.number("scale");
+  d.mean = s.numbers("mean");
+  d.std = s.numbers("std");
+  for (const auto& [key, values] : {std::pair("mean", &d.mean), std::pair("std", &d.std)})
+    if (values->size() > 1 && static_cast<std::int64_t>(values->size()) != c.input.back())
+      s.wrong(key, fmt::format("expected 1 or {} numbers, one a channel, got {}", c.input.back(), values->size()));
+  d.normalize = s.boolean("normalize");
+  if (d.normalize && !(d.mean.empty() && d.std.empty()))
+    s.wrong("normalize", "mean or std is given too: give one of them");
+  if (d.format == "csv") read_csv_options(s, c);
+}
+
+Datasets load_datasets(Config& c) {
+  data::ArrayDataset train = read_files(c, c.data.train, true);
+  if (c.data.limit > 0) train = train.take(c.data.limit);
+  std::optional<data::ArrayDataset> validation;
+  if (c.data.validation_fraction > 0) {
+    auto [larger, smaller] = train.split(c.data.validation_fraction, Key{c.seed});
+    train = larger;
+    validation = smaller;
+  }
+  if (c.data.normalize) find_moments(c, train);
+  if (validation) validation = transformed(c, *validation);
+  if (c.data.validation) validation = transformed(c, read_files(c, *c.data.validation, false));
+  Datasets sets{transformed(c, train), std::move(validation), std::nullopt};
+  if (c.data.test) sets.test = transformed(c, read_files(c, *c.data.test, false));
+  return sets;
+}
+
+data::ArrayDataset load_split(Config& c, Split split) {
+  if (split == Split::test || (split == Split::validation && c.data.validation))
+    return transformed(c, read_files(c, files_of(c, split), false));
+  Datasets sets = load_datasets(c);
+  if (split == Split::train) return sets.train;
+  if (!sets.validation) files_of(c, split);  // throws
+  return *sets.validation;
+}
+
+Array load_inputs(const Config& c, const std::string& path) {
+  Array x;
+  if (path.ends_with(".csv") || path.ends_with(".csv.gz")) {
+    if (c.data.format != "csv")
+      fail(ErrorKind::config, "{}: the model was trained on {} files: expected those", path, c.data.format);
+    io::CsvOptions options = c.data.csv;  // the target need not be there
+    std::erase(options.categorical, c.data.target);
+    options.categories.erase(c.data.target);
+    x = io::read_csv(path, options).matrix(c.data.csv.columns, c.dtype);
+  } else if (path.ends_with(".npy")) {
+    x = io::read_npy(path);
+    if (is_float(x.dtype)) x = convert(x, c.dtype);
+  } else {
+    x = io::read_idx(path);
+  }
+  data::check_finite(x, path.c_str());
+  return transformed(c, data::ArrayDataset(reshaped_inputs(c, x, path))).all().x;
+}
+
+}  // namespace bp::train

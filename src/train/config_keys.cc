@@ -1,0 +1,314 @@
+// The table of keys, and the reference written from it.
+#include "train/config_keys.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace bp::train {
+
+namespace {
+
+using K = KeyKind;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr Range kAny{}, kNotNegative{0}, kPositive{0, kInfinity, true}, kFromOne{1}, kUnit{0, 1},
+    kBelowOne{0, 1, false, true}, kInside{0, 1, true, true}, kFactor{0, 1, true};
+
+constexpr KeyRule kKeys[] = {
+    {"", "", "name", K::text, kAbsent, kAny, "", "of the run's folder, runs/NAME; the file's name unless given"},
+    {"", "", "seed", K::integer, "0", kNotNegative, "", "of first values, shuffling, dropout and splits"},
+    {"", "", "dtype", K::text, "\"f32\"", kAny, "f32 f64", "of parameters and computation"},
+
+    {"data", "", "train", K::files, kRequired, kAny, "",
+     "the training files: a path, or { inputs = ..., targets = ... }"},
+    {"data", "", "validation", K::files, kAbsent, kAny, "", "watched after each epoch"},
+    {"data", "", "test", K::files, kAbsent, kAny, "", "evaluated once, after training"},
+    {"data", "", "validation_fraction", K::number, "0.0", kBelowOne, "",
+     "share of the training rows, drawn at random, to validate on instead"},
+    {"data", "", "limit", K::integer, "0", kNotNegative, "", "use only the first rows of the training files; 0: all"},
+    {"data", "", "classes", K::texts, kAbsent, kAny, "", "names of the class ids 0, 1, ..."},
+    {"data", "", "scale", K::number, kAbsent, kPositive, "",
+     "x becomes (x * scale - mean) / std; 1/255 for bytes unless given, otherwise 1"},
+    {"data", "", "mean", K::numbers, kAbsent, kAny, "", "one, or one a channel; 0 unless given"},
+    {"data", "", "std", K::numbers, kAbsent, kPositive, "", "one, or one a channel; 1 unless given"},
+    {"data", "", "normalize", K::boolean, "false", kAny, "",
+     "take mean and std, one a channel, from the training rows; the run's config.toml records them"},
+    {"data", "csv", "target", K::text, kRequired, kAny, "", "name of the column to predict"},
+    {"data", "csv", "columns", K::texts, kAbsent, kAny, "", "input columns in order; all but the target unless given"},
+    {"data", "csv", "categorical", K::texts, "[]", kAny, "",
+     "columns whose text becomes an id; the target is one by itself under cross_entropy"},
+    {"data", "csv", "categories", K::table, kAbsent, kAny, "",
+     "the texts of the ids, by column; taken from the training file unless given"},
+    {"data", "csv", "delimiter", K::text, "\",\"", kAny, "", "one character"},
+    {"data", "csv", "missing", K::text, "\"error\"", kAny, "error drop_row", "what an empty field does to its row"},
+
+    {"model", "", "input", K::integers, kRequired, kFromOne, "",
+     "shape of one sample: [features], [H, W, C]; rows of as many numbers are reshaped to it"},
+    {"model", "", "layers", K::layers, kRequired, kAny, "", "one after another; sizes of inputs are inferred"},
+
+    {"layer", "", "name", K::text, kAbsent, kAny, "", "in the names of parameters; the position unless given"},
+    {"layer", "linear", "units", K::integer, kRequired, kFromOne, "", "size of the output"},
+    {"layer", "conv1d conv2d conv3d", "filters", K::integer, kRequired, kFromOne, "", "output channels"},
+    {"layer", "conv1d conv2d conv3d", "kernel", K::integers, kRequired, kFromOne, "", "one, or one a dimension"},
+    {"layer", "conv1d conv2d conv3d", "stride", K::integers, "1", kFromOne, "", "one, or one a dimension"},
+    {"layer", "conv1d conv2d conv3d", "padding", K::padding, "0", kNotNegative, "",
+     "on both sides; \"same\" keeps the size (divided by the stride)"},
+    {"layer", "conv1d conv2d conv3d", "dilation", K::integers, "1", kFromOne, "", "one, or one a dimension"},
+    {"layer", "conv1d conv2d conv3d", "groups", K::integer, "1", kFromOne, "", "of channels"},
+    {"layer", "linear conv1d conv2d conv3d", "bias", K::boolean, "true", kAny, "", "add one"},
+    {"layer", "linear conv1d conv2d conv3d", "init", K::text, "\"he_normal\"", kAny, "",
+     "of the weight: he_normal, he_uniform, glorot_normal, glorot_uniform, lecun_normal, lecun_uniform, orthogonal, "
+     "pytorch, zeros, ..."},
+    {"layer", "max_pool avg_pool", "size", K::integers, kRequired, kFromOne, "", "of the window"},
+    {"layer", "max_pool avg_pool", "stride", K::integers, kAbsent, kFromOne, "", "the window's size unless given"},
+    {"layer", "max_pool avg_pool", "padding", K::integers, "0", kNotNegative, "", "on both sides"},
+    {"layer", "max_pool", "dilation", K::integers, "1", kFromOne, "", "one, or one a dimension"},
+    {"layer", "avg_pool", "count_include_pad", K::boolean, "true", kAny, "", "whether padding counts in the divisor"},
+    {"layer", "flatten", "channels_first", K::boolean, "false", kAny, "", "order C, H, W, as PyTorch's"},
+    {"layer", "dropout", "rate", K::number, "0.5", kBelowOne, "", "share of values set to zero"},
+    {"layer", "batch_norm", "momentum", K::number, "0.1", kUnit, "", "of the running statistics"},
+    {"layer", "batch_norm layer_norm", "eps", K::number, "1e-5", kPositive, "", "added to the variance"},
+    {"layer", "batch_norm layer_norm", "affine", K::boolean, "true", kAny, "", "learn a gain and a bias"},
+    {"layer", "gelu", "approximate", K::boolean, "false", kAny, "", "by tanh"},
+    {"layer", "leaky_relu", "slope", K::number, "0.01", kAny, "", "for x < 0"},
+    {"layer", "elu", "alpha", K::number, "1.0", kAny, "", "alpha (exp(x) - 1) for x < 0"},
+    {"layer", "residual", "layers", K::layers, kRequired, kAny, "", "y = layers(x) + shortcut(x)"},
+    {"layer", "residual", "shortcut", K::layers, kAbsent, kAny, "", "the identity unless given"},
+
+    {"loss", "huber", "delta", K::number, "1.0", kPositive, "", "where the square becomes linear"},
+    {"loss", "cross_entropy", "label_smoothing", K::number, "0.0", kBelowOne, "", "share given to all classes"},
+    {"loss", "cross_entropy", "class_weights", K::numbers, kAbsent, kNotNegative, "", "one a class"},
+
+    {"optimizer", "sgd rmsprop adagrad", "lr", K::number, "0.01", kNotNegative, "", "learning rate"},
+    {"optimizer", "adam adamw", "lr", K::number, "1e-3", kNotNegative, "", "learning rate"},
+    {"optimizer", "sgd", "momentum", K::number, "0.0", kBelowOne, "", ""},
+    {"optimizer", "sgd", "dampening", K::number, "0.0", kUnit, "", "of the momentum"},
+    {"optimizer", "sgd", "nesterov", K::boolean, "false", kAny, "", ""},
+    {"optimizer", "rmsprop", "momentum", K::number, "0.0", kBelowOne, "", ""},
+    {"optimizer", "rmsprop", "alpha", K::number, "0.99", kBelowOne, "", "decay of the mean square"},
+    {"optimizer", "rmsprop", "centered", K::boolean, "false", kAny, "", "divide by the standard deviation"},
+    {"optimizer", "adagrad", "lr_decay", K::number, "0.0", kNotNegative, "", ""},
+    {"optimizer", "adagrad", "initial_accumulator", K::number, "0.0", kNotNegative, "", ""},
+    {"optimizer", "adam adamw", "beta1", K::number, "0.9", kBelowOne, "", "decay of the mean"},
+    {"optimizer", "adam adamw", "beta2", K::number, "0.999", kBelowOne, "", "decay of the mean square"},
+    {"optimizer", "adam adamw", "amsgrad", K::boolean, "false", kAny, "", ""},
+    {"optimizer", "rmsprop adam adamw", "eps", K::number, "1e-8", kNotNegative, "", ""},
+    {"optimizer", "adagrad", "eps", K::number, "1e-10", kNotNegative, "", ""},
+    {"optimizer", "sgd rmsprop adagrad adam", "weight_decay", K::number, "0.0", kNotNegative, "", "L2"},
+    {"optimizer", "adamw", "weight_decay", K::number, "0.01", kNotNegative, "", "decoupled"},
+    {"optimizer", "", "decay_vectors", K::boolean, "true", kAny, "", "decay biases and norms too"},
+    {"optimizer", "", "clip_norm", K::number, "0.0", kNotNegative, "",
+     "largest norm of all gradients together; 0: off"},
+    {"optimizer", "", "clip_value", K::number, "0.0", kNotNegative, "", "largest gradient of an element; 0: off"},
+
+    {"schedule", "", "by_epoch", K::boolean, "false", kAny, "", "count epochs instead of steps (batches)"},
+    {"schedule", "constant step multistep exponential cosine polynomial one_cycle", "warmup_steps", K::integer, "0",
+     kNotNegative, "", "rise to the first rate within so many counts, before the rest"},
+    {"schedule", "constant step multistep exponential cosine polynomial one_cycle", "warmup_start", K::number, "0.1",
+     kFactor, "", "share of the rate to rise from"},
+    {"schedule", "step", "every", K::integer, kRequired, kFromOne, "", "counts"},
+    {"schedule", "multistep", "milestones", K::integers, kRequired, kNotNegative, "", "counts, ascending"},
+    {"schedule", "step multistep", "gamma", K::number, "0.1", kFactor, "", "factor"},
+    {"schedule", "exponential", "gamma", K::number, kRequired, kFactor, "", "factor of each count"},
+    {"schedule", "cosine polynomial one_cycle", "steps", K::integer, kAbsent, kFromOne, "",
+     "length in counts; to the end of the run unless given"},
+    {"schedule", "cosine", "min", K::number, "0.0", kNotNegative, "", "last rate"},
+    {"schedule", "polynomial", "power", K::number, "1.0", kPositive, "", ""},
+    {"schedule", "one_cycle", "pct_start", K::number, "0.3", kInside, "", "share of the counts that rise"},
+    {"schedule", "one_cycle", "anneal", K::text, "\"cosine\"", kAny, "cosine linear", ""},
+    {"schedule", "one_cycle", "div_factor", K::number, "25.0", kFromOne, "", "lr / div_factor is the first rate"},
+    {"schedule", "one_cycle", "final_div_factor", K::number, "1e4", kFromOne, "", "the first rate / this is the last"},
+    {"schedule", "reduce_on_plateau", "factor", K::number, "0.1", kInside, "", "of each reduction"},
+    {"schedule", "reduce_on_plateau", "patience", K::integer, "10", kNotNegative, "", "epochs without improvement"},
+    {"schedule", "reduce_on_plateau", "threshold", K::number, "1e-4", kNotNegative, "", "relative improvement"},
+    {"schedule", "reduce_on_plateau", "cooldown", K::integer, "0", kNotNegative, "", "epochs after a reduction"},
+    {"schedule", "reduce_on_plateau", "min_rate", K::number, "0.0", kNotNegative, "", ""},
+
+    {"train", "", "epochs", K::integer, "10", kFromOne, "", "passes over the training rows"},
+    {"train", "", "batch", K::integer, "32", kFromOne, "", "samples a step; a last, smaller batch is left out"},
+    {"train", "", "eval_batch", K::integer, kAbsent, kFromOne, "", "of evaluation; as batch unless given"},
+    {"train", "", "shuffle", K::boolean, "true", kAny, "", "another order each epoch"},
+    {"train", "", "patience", K::integer, "0", kNotNegative, "",
+     "stop after so many epochs without a better validation (training) loss; 0: never"},
+    {"train", "", "min_delta", K::number, "0.0", kNotNegative, "", "what counts as better"},
+    {"train", "", "tolerance", K::number, "0.0", kNotNegative, "",
+     "stop when the training loss changes by a smaller share from one epoch to the next; 0: never"},
+    {"train", "", "keep", K::text, "\"last\"", kAny, "last best",
+     "which epoch model.safetensors holds: the last, or that of the least validation (training) loss"},
+    {"train", "", "threads", K::integer, "0", {0, 1024}, "", "0: OMP_NUM_THREADS or the number of cores"},
+};
+
+constexpr TypeRow kTypes[] = {
+    {"data", "idx", "MNIST's files, plain or gzip; train = { inputs = images, targets = labels }"},
+    {"data", "csv", "a table with a header, plain or gzip; train = path"},
+    {"data", "npy", "NumPy's arrays; train = { inputs = path, targets = path }"},
+    {"layer", "linear", "x W + b"},
+    {"layer", "conv1d", "[L, C] to [L', filters]"},
+    {"layer", "conv2d", "[H, W, C] to [H', W', filters]"},
+    {"layer", "conv3d", "[D, H, W, C] to [D', H', W', filters]"},
+    {"layer", "max_pool", "largest of each window, by channel"},
+    {"layer", "avg_pool", "mean of each window, by channel"},
+    {"layer", "global_avg_pool", "[.., C] to [C]"},
+    {"layer", "flatten", "to one dimension"},
+    {"layer", "dropout", "in training only"},
+    {"layer", "batch_norm", "by channel, over the batch"},
+    {"layer", "layer_norm", "over the last dimension"},
+    {"layer", "identity", "x"},
+    {"layer", "relu", "max(x, 0)"},
+    {"layer", "tanh", ""},
+    {"layer", "sigmoid", ""},
+    {"layer", "silu", "x sigmoid(x)"},
+    {"layer", "softplus", "log(1 + exp(x))"},
+    {"layer", "gelu", "x Phi(x)"},
+    {"layer", "leaky_relu", ""},
+    {"layer", "elu", ""},
+    {"layer", "softmax", "over the last dimension; cross_entropy wants logits instead"},
+    {"layer", "residual", "He et al. 2016"},
+    {"loss", "cross_entropy", "softmax of the output against class ids or probabilities"},
+    {"loss", "binary_cross_entropy", "sigmoid of the output against 0 or 1"},
+    {"loss", "kl_divergence", "of target probabilities from softmax of the output"},
+    {"loss", "squared_error", "mean (y - t)^2"},
+    {"loss", "half_squared_error", "1/2 |y - t|^2, mean over samples"},
+    {"loss", "l1", "mean |y - t|"},
+    {"loss", "huber", "square near 0, linear beyond delta"},
+    {"optimizer", "sgd", ""},
+    {"optimizer", "rmsprop", ""},
+    {"optimizer", "adagrad", ""},
+    {"optimizer", "adam", ""},
+    {"optimizer", "adamw", ""},
+    {"schedule", "constant", ""},
+    {"schedule", "step", "lr * gamma^floor(t / every)"},
+    {"schedule", "multistep", "lr * gamma^(milestones passed)"},
+    {"schedule", "exponential", "lr * gamma^t"},
+    {"schedule", "cosine", "from lr down to min"},
+    {"schedule", "polynomial", "lr * (1 - t / steps)^power"},
+    {"schedule", "one_cycle", "up to lr, then down; Smith and Topin 2017"},
+    {"schedule", "reduce_on_plateau", "when the validation (training) loss no longer falls"},
+};
+
+bool lists(std::string_view words, std::string_view word) {
+  if (words.empty()) return true;
+  for (std::size_t at = 0; at <= words.size();) {
+    const auto end = std::min(words.find(' ', at), words.size());
+    if (words.substr(at, end - at) == word) return true;
+    at = end + 1;
+  }
+  return false;
+}
+
+const char* kind_text(KeyKind kind) {
+  switch (kind) {
+    case K::boolean: return "true or false";
+    case K::integer: return "an integer";
+    case K::number: return "a number";
+    case K::text: return "text";
+    case K::integers: return "an integer or a list of integers";
+    case K::numbers: return "a number or a list of numbers";
+    case K::texts: return "a list of texts";
+    case K::padding: return "\"same\", an integer or a list of integers";
+    case K::files: return "a path or { inputs = path, targets = path }";
+    case K::table: return "a table";
+    case K::layers: return "a list of layers, each { type = ... }";
+  }
+  return "";
+}
+
+void write_key(std::string& out, const KeyRule& k) {
+  std::string fallback = "required";
+  if (k.fallback == kAbsent) fallback = "–";
+  if (k.fallback != kAbsent && k.fallback != kRequired) fallback = fmt::format("`{}`", k.fallback);
+  out += fmt::format("| `{}` | {} | {} | {} |\n", k.key, expected_of(k), fallback, k.help);
+}
+
+void write_rows(std::string& out, std::string_view group, std::string_view types) {
+  out += "\n| key | value | default | meaning |\n|---|---|---|---|\n";
+  for (const KeyRule& k : keys())
+    if (k.group == group && k.types == types) write_key(out, k);
+}
+
+void write_group(std::string& out, std::string_view group, const char* title, const char* text) {
+  out += fmt::format("\n## {}\n{}\n", title, text);
+  const std::vector<std::string> names = types_of(group);
+  if (!names.empty()) {
+    out += fmt::format("\n| `{}` | |\n|---|---|\n", group == "data" ? "format" : "type");
+    for (const TypeRow& t : types())
+      if (t.group == group) out += fmt::format("| `{}` | {} |\n", t.type, t.help);
+  }
+  std::vector<std::string_view> written;
+  for (const KeyRule& k : keys()) {
+    if (k.group != group || std::find(written.begin(), written.end(), k.types) != written.end()) continue;
+    written.push_back(k.types);
+    if (!k.types.empty()) {
+      std::string list(k.types);
+      for (std::size_t at = 0; (at = list.find(' ', at)) != std::string::npos; at += 2) list.replace(at, 1, ", ");
+      out += fmt::format("\n**{}**\n", list);
+    } else if (!names.empty()) {
+      out += "\n**all**\n";
+    }
+    write_rows(out, group, k.types);
+  }
+}
+
+}  // namespace
+
+std::string Range::str() const {
+  const bool below = low == -kInfinity, above = high == kInfinity;
+  if (below && above) return {};
+  if (above) return fmt::format(" {} {}", low_open ? ">" : ">=", low);
+  if (below) return fmt::format(" {} {}", high_open ? "<" : "<=", high);
+  return fmt::format(" in {}{}, {}{}", low_open ? '(' : '[', low, high, high_open ? ')' : ']');
+}
+
+std::span<const KeyRule> keys() { return kKeys; }
+std::span<const TypeRow> types() { return kTypes; }
+
+std::vector<std::string> types_of(std::string_view group) {
+  std::vector<std::string> names;
+  for (const TypeRow& t : kTypes)
+    if (t.group == group) names.emplace_back(t.type);
+  return names;
+}
+
+const KeyRule* find_key(std::string_view group, std::string_view type, std::string_view key) {
+  for (const KeyRule& k : kKeys)
+    if (k.group == group && k.key == key && lists(k.types, type)) return &k;
+  return nullptr;
+}
+
+std::vector<std::string> keys_of(std::string_view group, std::string_view type) {
+  std::vector<std::string> names;
+  for (const KeyRule& k : kKeys)
+    if (k.group == group && lists(k.types, type)) names.emplace_back(k.key);
+  return names;
+}
+
+std::string expected_of(const KeyRule& key) {
+  if (key.choices.empty()) return kind_text(key.kind) + key.range.str();
+  std::string list(key.choices);
+  for (std::size_t at = 0; (at = list.find(' ', at)) != std::string::npos; at += 4) list.replace(at, 1, "\", \"");
+  return "one of \"" + list + "\"";
+}
+
+std::string config_reference() {
+  std::string out =
+      "# The configuration of a run\n\n"
+      "A TOML file that `bp train`, `bp inspect` and `bp gradcheck` read; "
+      "[examples/fashion_mnist.toml](../examples/fashion_mnist.toml) is one. Paths are relative to the file. "
+      "`--set optimizer.lr=0.01` overrides a key, `--set model.layers.0.units=64` one of a layer; paths given so are "
+      "relative to the working directory. Unknown keys are errors. Every run leaves its effective configuration, with "
+      "all defaults, in `runs/NAME/config.toml`, which reads as a configuration again.\n\n"
+      "*This page is written from the table in `src/train/config_keys.cc` by `bp keys`; a test keeps it up to date.*\n";
+  write_group(out, "", "The top of the file", "");
+  write_group(out, "data", "[data]", "\n`format` says what the files are.");
+  write_group(out, "model", "[model]", "\nImages are channels last: [H, W, C].");
+  write_group(out, "layer", "A layer of [model] layers", "\n`{ type = \"linear\", units = 10 }`");
+  write_group(out, "loss", "[loss]", "\nThe mean over the batch.");
+  write_group(out, "optimizer", "[optimizer]", "\nPyTorch's semantics; formulas are in `include/bp/optim.h`.");
+  write_group(out, "schedule", "[schedule]",
+              "\nThe learning rate over the run; may be left out (`constant`). Formulas are in "
+              "`include/bp/schedule.h`.");
+  write_group(out, "train", "[train]", "");
+  return out;
+}
+
+}  // namespace bp::train

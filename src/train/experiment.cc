@@ -1,0 +1,258 @@
+// Runs: the folder and its files around Trainer.
+#include "train/experiment.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <system_error>
+
+#include "base/error.h"
+#include "bp/io.h"
+#include "bp/ops.h"
+
+namespace bp::train {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string in(const std::string& folder, const char* file) { return (fs::path(folder) / file).string(); }
+
+std::vector<std::string> history_columns(Task task, bool validation) {
+  std::vector<std::string> metrics{"loss"}, columns{"epoch", "lr"};
+  if (task == Task::regression) {
+    metrics.insert(metrics.end(), {"mae", "rmse", "r2"});
+  } else {
+    metrics.emplace_back("accuracy");
+  }
+  for (const char* part : {"train_", "validation_"})
+    if (part[0] == 't' || validation)
+      for (const std::string& m : metrics) columns.push_back(part + m);
+  columns.insert(columns.end(), {"seconds", "samples_per_second"});
+  return columns;
+}
+
+void append_metrics(std::vector<double>& row, const Metrics& m, Task task) {
+  row.push_back(m.loss);
+  if (task == Task::regression) {
+    row.insert(row.end(), {m.mae, m.rmse, m.r2});
+  } else {
+    row.push_back(m.accuracy);
+  }
+}
+
+// history.csv and loss.svg, written anew from the history that a resumed run brings along.
+class Records {
+ public:
+  Records(const std::string& folder, const Config& c, bool validation, const std::vector<Epoch>& so_far)
+      : chart_(in(folder, "loss.svg")),
+        title_(c.name),
+        task_(c.task),
+        validation_(validation),
+        csv_(in(folder, "history.csv"), history_columns(c.task, validation)) {
+    for (const Epoch& e : so_far) append(e);
+    if (!so_far.empty()) draw();
+  }
+  void add(const Epoch& e) {
+    append(e);
+    draw();
+  }
+
+ private:
+  void append(const Epoch& e) {
+    std::vector<double> row{static_cast<double>(e.epoch), e.lr};
+    append_metrics(row, e.train, task_);
+    if (validation_) append_metrics(row, e.validation.value_or(Metrics{}), task_);
+    row.push_back(e.seconds);
+    row.push_back(e.seconds > 0 ? static_cast<double>(e.train.samples) / e.seconds : 0);
+    csv_.append(row);
+    const auto x = static_cast<double>(e.epoch);
+    train_.x.push_back(x);
+    train_.y.push_back(e.train.loss);
+    if (!validation_) return;
+    held_out_.x.push_back(x);
+    held_out_.y.push_back(e.validation ? e.validation->loss : NAN);
+  }
+  void draw() const {
+    std::vector<io::Series> series{train_};
+    if (validation_) series.push_back(held_out_);
+    io::write_line_chart(chart_, series, {.title = title_, .x_label = "epoch", .y_label = "loss"});
+  }
+  std::string chart_, title_;
+  Task task_;
+  bool validation_;
+  io::HistoryWriter csv_;
+  io::Series train_{"training", {}, {}}, held_out_{"validation", {}, {}};
+};
+
+data::DataLoader training_loader(const Config& c, const data::ArrayDataset& set) {
+  if (set.size() < c.batch)
+    fail(ErrorKind::config, "train.batch is {}, but there are only {} training rows", c.batch, set.size());
+  return {set, {.batch_size = c.batch, .shuffle = c.shuffle, .key = Key{c.seed}.fold("shuffle"), .drop_last = true}};
+}
+
+data::DataLoader evaluation_loader(const Config& c, const data::ArrayDataset& set) {
+  return {set, {.batch_size = std::min(c.eval_batch, set.size()), .shuffle = false}};
+}
+
+Options options_of(const Config& c, const std::string& folder, std::int64_t batches) {
+  Options o = c.train;
+  if (c.schedule) o.schedule = c.schedule(batches);
+  o.schedule_by_epoch = c.schedule_by_epoch;
+  o.reduce_on_plateau = c.plateau;
+  o.checkpoint = in(folder, "checkpoint.safetensors");
+  if (c.keep_best) o.best_model = in(folder, "model.safetensors");
+  o.metadata = {{"config", to_toml(c.root)}};
+  return o;
+}
+
+Type batch_type(const Array& a, DType dtype, std::int64_t batch) {
+  Shape shape = a.shape;
+  shape[0] = batch;
+  return {dtype, shape};
+}
+
+Report run(const Config& c, const Datasets& sets, const std::string& folder, bool resume, const Hooks& hooks) {
+  nn::Sequential model = c.make_model();
+  const std::unique_ptr<optim::Optimizer> optimizer = c.optimizer(nn::parameters(model));
+  data::DataLoader loader = training_loader(c, sets.train);
+  std::optional<data::DataLoader> validation;
+  if (sets.validation) validation.emplace(evaluation_loader(c, *sets.validation));
+
+  Options options = options_of(c, folder, loader.batches());
+  std::optional<Records> records;
+  options.on_step = hooks.on_step;
+  options.interrupted = hooks.interrupted;
+  options.on_epoch = [&](const Epoch& e) {
+    records->add(e);
+    if (hooks.on_epoch) hooks.on_epoch(e);
+  };
+  Trainer trainer(model, c.loss, *optimizer, options);
+  if (resume) trainer.resume(in(folder, "checkpoint.safetensors"));
+  io::write_file(in(folder, "config.toml"), to_toml(c.root));
+  records.emplace(folder, c, validation.has_value(), trainer.history());
+  if (hooks.on_begin)
+    hooks.on_begin(folder, c, sets,
+                   trainer.step_info(batch_type(sets.train.inputs(), sets.train.dtype(), c.batch),
+                                     batch_type(sets.train.targets(), sets.train.targets().dtype, c.batch)));
+
+  Report report{folder, trainer.fit(loader, validation ? &*validation : nullptr), std::nullopt};
+  if (report.result.stop == Stop::interrupted) return report;
+  if (c.keep_best) {
+    load_state(options.best_model, model);
+  } else {
+    save_state(in(folder, "model.safetensors"), model, nullptr, options.metadata);
+  }
+  if (sets.test) {
+    data::DataLoader test = evaluation_loader(c, *sets.test);
+    report.test = trainer.evaluate(test);
+  }
+  return report;
+}
+
+}  // namespace
+
+std::string make_run_folder(const std::string& wanted) {
+  std::error_code error;
+  fs::path path(wanted);
+  if (!path.has_filename()) path = path.parent_path();
+  if (path.has_parent_path()) fs::create_directories(path.parent_path(), error);
+  for (int n = 1; !error; ++n) {
+    const std::string name = n == 1 ? path.string() : fmt::format("{}-{}", path.string(), n);
+    if (fs::create_directory(name, error)) return name;
+    if (error == std::errc::file_exists) error.clear();
+  }
+  fail(ErrorKind::io, "{}: cannot make this folder: {}", wanted, error.message());
+}
+
+Config read_run(const std::string& run, const std::vector<std::string>& overrides) {
+  const std::string file = in(run, "config.toml");
+  if (!fs::exists(file))
+    fail(ErrorKind::io, "{}: not the folder of a run: it has no config.toml (bp train makes runs/NAME)", run);
+  return read_config(file, overrides);
+}
+
+Report train_run(Config config, const std::string& wanted, const Hooks& hooks) {
+  const Datasets sets = load_datasets(config);
+  training_loader(config, sets.train);                    // checks the batch before the folder is made
+  config.optimizer(nn::parameters(config.make_model()));  // and the optimizer's values
+  return run(config, sets, make_run_folder(wanted), false, hooks);
+}
+
+Report resume_run(Config config, const std::string& folder, const Hooks& hooks) {
+  const std::string checkpoint = in(folder, "checkpoint.safetensors");
+  if (!fs::exists(checkpoint))
+    fail(ErrorKind::io, "{}: nothing to resume: the run stopped before its first checkpoint", folder);
+  const Datasets sets = load_datasets(config);
+  return run(config, sets, folder, true, hooks);
+}
+
+nn::Sequential load_model(const Config& config, const std::string& run) {
+  nn::Sequential model = config.make_model();
+  std::string file = in(run, "model.safetensors");
+  if (!fs::exists(file)) file = in(run, "checkpoint.safetensors");
+  load_state(file, model);
+  return model;
+}
+
+Metrics evaluate_run(Config& config, const std::string& run, Split split) {
+  nn::Sequential model = load_model(config, run);
+  const std::unique_ptr<optim::Optimizer> optimizer = config.optimizer(nn::parameters(model));
+  data::DataLoader loader = evaluation_loader(config, load_split(config, split));
+  return Trainer(model, config.loss, *optimizer, config.train).evaluate(loader);
+}
+
+Array predict(const Config& config, const nn::Sequential& model, const Array& inputs) {
+  const bool classes = config.task == Task::classification, binary = config.task == Task::binary;
+  auto step = compile(
+      [&](const Tensor& x) {
+        const Tensor y = model(x);
+        return classes ? softmax(y) : binary ? sigmoid(y) : y;
+      },
+      {.threads = config.train.threads, .name = "prediction"});
+  Shape shape{inputs.rows()};
+  for (int i = 0; i < config.output.rank(); ++i) shape.push_back(config.output[i]);
+  Array out = Array::empty(config.dtype, shape);
+  auto* to = out.buffer.as_mutable<std::byte>();
+  for (std::int64_t at = 0; at < inputs.rows(); at += config.eval_batch) {
+    Array part = inputs;
+    part.shape[0] = std::min(config.eval_batch, inputs.rows() - at);
+    const auto offset = static_cast<std::size_t>(at) * inputs.row_bytes();
+    part.buffer = Buffer::wrap(inputs.buffer.as_mutable<std::byte>() + offset, part.bytes(),
+                               std::make_shared<Buffer>(inputs.buffer));
+    const Array y = convert(to_array(step(to_tensor(part))), config.dtype);
+    std::memcpy(to + static_cast<std::size_t>(at) * out.row_bytes(), y.buffer.data(), y.bytes());
+  }
+  return out;
+}
+
+void write_predictions(const Config& config, const Array& predictions, const std::string& path) {
+  const bool classes = config.task == Task::classification;
+  const std::int64_t n = predictions.rows(), width = n == 0 ? 0 : predictions.numel() / n;
+  const Array values = convert(predictions, DType::f64);
+  const double* p = values.data<double>();
+  const auto name_of = [&](std::int64_t k) {
+    const auto i = static_cast<std::size_t>(k);
+    return i < config.data.classes.size() ? config.data.classes[i] : std::to_string(k);
+  };
+  io::Table table;
+  if (classes) {
+    std::vector<std::int64_t> best;
+    for (std::int64_t i = 0; i < n; ++i)
+      best.push_back(std::max_element(p + i * width, p + (i + 1) * width) - (p + i * width));
+    io::Column column{"class", Array::from(best, {n}), {}};
+    for (std::int64_t k = 0; k < width; ++k) column.categories.push_back(name_of(k));
+    table.columns.push_back(std::move(column));
+  }
+  for (std::int64_t k = 0; k < width; ++k) {
+    std::vector<double> column;
+    for (std::int64_t i = 0; i < n; ++i) column.push_back(p[i * width + k]);
+    const std::string regression = width == 1 ? "value" : fmt::format("value {}", k);
+    const std::string name = config.task == Task::regression ? regression : "p " + name_of(k);
+    const Array wide = Array::from(column, {n});
+    table.columns.push_back({name, convert(wide, predictions.dtype), {}});
+  }
+  io::write_csv(path, table);
+}
+
+}  // namespace bp::train

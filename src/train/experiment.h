@@ -1,0 +1,46 @@
+// A run from a configuration to the files it leaves: training, evaluation, prediction. The program bp calls it.
+//   RUN/config.toml             the effective configuration
+//   RUN/model.safetensors       the model
+//   RUN/checkpoint.safetensors  the whole state of training, to resume
+//   RUN/history.csv, loss.svg   a row an epoch, and the curves
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "train/config.h"
+
+namespace bp::train {
+
+// `wanted`, or `wanted`-2, -3, ... when that exists; made, with the folders above it. Throws Error(io).
+std::string make_run_folder(const std::string& wanted);
+// RUN/config.toml with overrides; Error(io) when RUN is not the folder of a run.
+Config read_run(const std::string& run, const std::vector<std::string>& overrides = {});
+
+struct Hooks {
+  // Before the first step: the folder, samples, and what a step costs.
+  std::function<void(const std::string& folder, const Config&, const Datasets&, const ExecutableInfo&)> on_begin = {};
+  std::function<void(const Progress&)> on_step = {};
+  std::function<void(const Epoch&)> on_epoch = {};
+  std::function<bool()> interrupted = {};
+};
+struct Report {
+  std::string folder;
+  Result result;
+  std::optional<Metrics> test;  // of the model that was kept
+};
+// Trains a new run in a folder made from `wanted`; nothing is left behind when configuration or data are wrong.
+Report train_run(Config config, const std::string& wanted, const Hooks& hooks);
+// Goes on with the run in `folder`.
+Report resume_run(Config config, const std::string& folder, const Hooks& hooks);
+
+// The model of a run: model.safetensors, or that of its checkpoint while there is none.
+nn::Sequential load_model(const Config& config, const std::string& run);
+Metrics evaluate_run(Config& config, const std::string& run, Split split);
+// [N, classes] probabilities, [N, ..] probabilities of binary labels, or values.
+Array predict(const Config& config, const nn::Sequential& model, const Array& inputs);
+// predict() as a table: the class and a column a class, or a column a value.
+void write_predictions(const Config& config, const Array& predictions, const std::string& path);
+
+}  // namespace bp::train
