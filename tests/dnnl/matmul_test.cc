@@ -117,11 +117,14 @@ TEST(DnnlMatmul, PackingFollowsStrideAndReuse) {
   if (dnnl_supports(bf16)) GTEST_SKIP() << "AVX-512 reads plain weights at full speed";
   DnnlMatmulSpec reused = dense_matmul({}, 32, 1024, 256);
   reused.runs_per_pack = 64;
-  const DnnlMatmul thrashing(dense_matmul({}, 64, 512, 784), 1), harmless(dense_matmul({}, 64, 528, 784), 1);
+  const DnnlMatmul few(dense_matmul({}, 64, 512, 784), 1), many(dense_matmul({}, 512, 512, 784), 1);
+  const DnnlMatmul harmless(dense_matmul({}, 64, 528, 784), 1);
   EXPECT_EQ(DnnlMatmul(reused, 1).plan(), MatmulPlan::convolution);
-  EXPECT_EQ(thrashing.plan(), MatmulPlan::packed);
+  EXPECT_EQ(few.plan(), MatmulPlan::convolution);
+  EXPECT_EQ(many.plan(), MatmulPlan::packed);
   EXPECT_EQ(harmless.plan(), MatmulPlan::plain);
-  EXPECT_EQ(thrashing.pack_bytes(), std::size_t{784} * 528 * 4);
+  EXPECT_EQ(few.pack_bytes(), std::size_t{784} * 512 * 4);
+  EXPECT_EQ(many.pack_bytes(), std::size_t{784} * 528 * 4);
   EXPECT_EQ(harmless.pack_bytes(), 0u);
 }
 
