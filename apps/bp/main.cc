@@ -1,7 +1,9 @@
 // The program bp: parses the command line, calls the commands, turns errors into exit codes.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 
+#include "base/nearest.h"
 #include "bp/error.h"
 #include "bp/version.h"
 #include "commands.h"
@@ -102,6 +104,16 @@ void add_others(CLI::App& app, Options& o) {
   app.add_subcommand("keys", "print all keys of a configuration (docs/config.md)");
 }
 
+// The parser itself only says that a command is missing.
+void check_command(const CLI::App& app, const std::string& word) {
+  std::vector<std::string> known;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; }))
+    known.push_back(command->get_name());
+  if (std::find(known.begin(), known.end(), word) == known.end())
+    throw bp::Error(bp::ErrorKind::config, "there is no command \"" + word + "\": did you mean \"" +
+                                               bp::nearest_name(word, known) + "\"? See bp --help");
+}
+
 int run(const CLI::App& app, const Options& o) {
   if (app.got_subcommand("train")) return bp::app::train(o.train);
   if (app.got_subcommand("eval")) return bp::app::eval(o.eval);
@@ -122,6 +134,7 @@ int main(int argc, char** argv) {
   add_training(app, options);
   add_others(app, options);
   try {
+    if (argc > 1 && argv[1][0] != '-') check_command(app, argv[1]);
     app.parse(argc, argv);
     return run(app, options);
   } catch (const CLI::ParseError& e) { return app.exit(e) == 0 ? 0 : 2; } catch (const bp::Error& e) {

@@ -1,0 +1,288 @@
+// The program bp, run as a user does: a small network on a CSV file, its outputs, mistakes and exit codes, an
+// interruption, a full disk.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include "bp/io.h"
+#include "bp/rng.h"
+
+namespace bp {
+namespace {
+
+using ::testing::HasSubstr;
+namespace fs = std::filesystem;
+
+std::string read(const std::string& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+// <build>/tests/test_app beside <build>/bp.
+std::string program() { return (fs::read_symlink("/proc/self/exe").parent_path().parent_path() / "bp").string(); }
+
+struct Outcome {
+  int code = -1;
+  std::string out, err;
+};
+
+class App : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = (fs::path(::testing::TempDir()) / ("bp_app_test." + std::to_string(getpid()))).string();
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+    write_data("t.csv", 256, 1);
+    write_data("test.csv", 50, 2);
+    write("net.toml", kNet);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  std::string at(const std::string& name) const { return folder_ + "/" + name; }
+  void write(const std::string& name, const std::string& text) const { std::ofstream(at(name)) << text; }
+
+  // Two classes, inside and outside of a circle.
+  void write_data(const std::string& name, int rows, std::uint64_t seed) const {
+    Rng rng{Key{seed}};
+    std::ofstream file(at(name));
+    file << "x,y,where\n";
+    for (int i = 0; i < rows; ++i) {
+      const double x = rng.normal(), y = rng.normal();
+      file << x << ',' << y << ',' << (x * x + y * y < 1.4 ? "inside" : "outside") << '\n';
+    }
+  }
+
+  pid_t start(const std::vector<std::string>& arguments, long file_limit = 0) const {
+    const pid_t child = fork();
+    if (child != 0) return child;
+    if (chdir(folder_.c_str()) != 0) _exit(99);
+    dup2(open("out", O_CREAT | O_TRUNC | O_WRONLY, 0600), 1);
+    dup2(open("err", O_CREAT | O_TRUNC | O_WRONLY, 0600), 2);
+    if (file_limit > 0) {
+      const rlimit limit{static_cast<rlim_t>(file_limit), static_cast<rlim_t>(file_limit)};
+      setrlimit(RLIMIT_FSIZE, &limit);
+      signal(SIGXFSZ, SIG_IGN);
+    }
+    const std::string binary = program();
+    std::vector<char*> argv{const_cast<char*>(binary.c_str())};
+    for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
+    argv.push_back(nullptr);
+    execv(binary.c_str(), argv.data());
+    _exit(98);
+  }
+  Outcome finish(pid_t child) const {
+    int status = 0;
+    waitpid(child, &status, 0);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), read(at("out")), read(at("err"))};
+  }
+  Outcome bp(const std::vector<std::string>& arguments) const { return finish(start(arguments)); }
+
+  // The first column of history.csv that is not a time.
+  std::vector<std::string> losses(const std::string& run) const {
+    std::vector<std::string> all;
+    std::istringstream lines(read(at(run + "/history.csv")));
+    for (std::string line; std::getline(lines, line);) {
+      const auto seconds = line.rfind(',', line.rfind(',') - 1);
+      all.push_back(line.substr(0, seconds));
+    }
+    return all;
+  }
+
+  static constexpr const char* kNet = R"(seed = 3
+[data]
+format = "csv"
+train = "t.csv"
+test = "test.csv"
+target = "where"
+validation_fraction = 0.2
+[model]
+input = [2]
+layers = [
+  { type = "linear", units = 16 },
+  { type = "relu" },
+  { type = "dropout", rate = 0.05 },
+  { type = "linear", units = 2 },
+]
+[loss]
+type = "cross_entropy"
+[optimizer]
+type = "adam"
+lr = 2e-2
+[schedule]
+type = "cosine"
+[train]
+epochs = 12
+batch = 16
+threads = 1
+)";
+  std::string folder_;
+};
+
+TEST_F(App, TrainsEvaluatesAndPredicts) {
+  const Outcome train = bp({"train", "net.toml"});
+  ASSERT_EQ(train.code, 0) << train.err;
+  EXPECT_THAT(train.out, HasSubstr("test: loss"));
+  EXPECT_THAT(train.err, HasSubstr("epoch 12/12"));
+  EXPECT_EQ(train.err.find('\r'), std::string::npos) << "a bar where there is no terminal";
+  for (const char* file : {"model.safetensors", "checkpoint.safetensors", "config.toml", "history.csv", "loss.svg"})
+    EXPECT_TRUE(fs::exists(at(std::string("runs/net/") + file))) << file;
+  EXPECT_EQ(losses("runs/net").size(), 13u);
+
+  const Outcome eval = bp({"eval", "runs/net"});
+  EXPECT_EQ(eval.code, 0) << eval.err;
+  EXPECT_EQ(eval.out.substr(0, eval.out.find('\n')), train.out.substr(0, train.out.find('\n')));
+
+  const Outcome predict = bp({"predict", "runs/net", "test.csv", "-o", "p.csv"});
+  ASSERT_EQ(predict.code, 0) << predict.err;
+  const io::Table table = io::read_csv(at("p.csv"), {.categorical = {"class"}});
+  const io::Table truth = io::read_csv(at("test.csv"), {.categorical = {"where"}});
+  ASSERT_EQ(table.rows(), 50);
+  int right = 0;
+  for (int i = 0; i < 50; ++i) {
+    const float sum = table.column("p inside").values.values<float>()[static_cast<std::size_t>(i)] +
+                      table.column("p outside").values.values<float>()[static_cast<std::size_t>(i)];
+    EXPECT_NEAR(sum, 1, 1e-5);
+    const auto k = static_cast<std::size_t>(i);
+    right += table.column("class").values.values<std::int64_t>()[k] ==
+             truth.column("where").values.values<std::int64_t>()[k];
+  }
+  EXPECT_GE(right, 40);
+}
+
+TEST_F(App, RunsOfOneNameGetFoldersOfTheirOwnAndAgreeBitForBit) {
+  ASSERT_EQ(bp({"train", "net.toml", "-q", "--set", "train.epochs=2"}).code, 0);
+  const Outcome second = bp({"train", "net.toml", "-q", "--set", "train.epochs=2"});
+  EXPECT_THAT(second.out, HasSubstr("runs/net-2"));
+  EXPECT_EQ(second.err, "");
+  EXPECT_EQ(losses("runs/net"), losses("runs/net-2"));
+  EXPECT_EQ(read(at("runs/net/model.safetensors")), read(at("runs/net-2/model.safetensors")));
+  // The effective configuration is a configuration.
+  ASSERT_EQ(bp({"train", "runs/net/config.toml", "-q", "--out", "again"}).code, 0);
+  EXPECT_EQ(losses("runs/net"), losses("again"));
+}
+
+TEST_F(App, AnInterruptedRunGoesOnAsIfNothingHadHappened) {
+  ASSERT_EQ(bp({"train", "net.toml", "--out", "whole", "--set", "train.epochs=30", "--set", "train.batch=2"}).code, 0);
+  for (const int signal : {SIGINT, SIGTERM}) {
+    const std::string run = signal == SIGINT ? "int" : "term";
+    const pid_t child =
+        start({"train", "net.toml", "--out", run, "--set", "train.epochs=30", "--set", "train.batch=2"});
+    // Signals it once a few epochs are on record.
+    for (int i = 0; i < 2000 && (!fs::exists(at(run + "/history.csv")) || losses(run).size() < 4); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    kill(child, signal);
+    const Outcome stopped = finish(child);
+    ASSERT_EQ(stopped.code, 130) << stopped.err;
+    EXPECT_THAT(stopped.err, HasSubstr("bp train --resume " + run));
+    EXPECT_LT(losses(run).size(), 31u);
+    const Outcome resumed = bp({"train", "--resume", run});
+    ASSERT_EQ(resumed.code, 0) << resumed.err;
+    EXPECT_EQ(losses(run), losses("whole"));
+    EXPECT_EQ(read(at(run + "/model.safetensors")).size(), read(at("whole/model.safetensors")).size());
+    const io::SafeTensors a = io::read_safetensors(at(run + "/model.safetensors")),
+                          b = io::read_safetensors(at("whole/model.safetensors"));
+    for (const auto& [name, value] : a.tensors) {
+      const Array* other = b.find(name);
+      ASSERT_NE(other, nullptr) << name;
+      EXPECT_EQ(std::memcmp(value.buffer.data(), other->buffer.data(), value.bytes()), 0) << name;
+    }
+  }
+}
+
+TEST_F(App, AFullDiskIsToldAndTheOlderCheckpointStays) {
+  ASSERT_EQ(bp({"train", "net.toml", "--out", "run", "--set", "train.epochs=2"}).code, 0);
+  const std::string before = read(at("run/checkpoint.safetensors"));
+  ASSERT_GT(before.size(), 3000u);
+  const Outcome full = finish(start({"train", "--resume", "run", "--set", "train.epochs=3"}, 3000));
+  EXPECT_EQ(full.code, 4) << full.err;
+  EXPECT_THAT(full.err, HasSubstr("run/"));
+  EXPECT_EQ(read(at("run/checkpoint.safetensors")), before);
+  const Outcome later = bp({"train", "--resume", "run", "--set", "train.epochs=3"});
+  EXPECT_EQ(later.code, 0) << later.err;
+  EXPECT_EQ(losses("run").size(), 4u);
+}
+
+TEST_F(App, MistakesHaveExitCodes) {
+  struct Case {
+    std::vector<std::string> arguments;
+    int code;
+    const char* part;
+  };
+  write("nan.csv", "x,y,where\n1,nan,inside\n");
+  write("labels.csv", "x,y,where\n1,2,middle\n");
+  write("broken.toml", "[data\n");
+  write("short", "\x1f\x8b");
+  const std::vector<Case> cases{
+      {{}, 2, "subcommand"},
+      {{"trian", "net.toml"}, 2, "did you mean \"train\""},
+      {{"train"}, 2, "FILE.toml"},
+      {{"train", "net.toml", "--threads", "-3"}, 2, "threads"},
+      {{"train", "none.toml"}, 4, "none.toml"},
+      {{"train", "broken.toml"}, 2, "broken.toml:1"},
+      {{"train", "net.toml", "--set", "optimizer.lr=-1"}, 2, "optimizer.lr"},
+      {{"train", "net.toml", "--set", "optimizer.lr=nan"}, 2, "optimizer.lr"},
+      {{"train", "net.toml", "--set", "optimizer.rate=1"}, 2, "did you mean"},
+      {{"train", "net.toml", "--set", "train.batch=1000"}, 2, "1000"},
+      {{"train", "net.toml", "--set", "data.train=none.csv"}, 4, "none.csv"},
+      {{"train", "net.toml", "--set", "data.train=nan.csv"}, 5, "nan.csv"},
+      {{"train", "net.toml", "--set", "data.test=labels.csv"}, 5, "middle"},
+      {{"train", "net.toml", "--set", "data.train=short"}, 5, "short"},
+      {{"train", "net.toml", "--set", "model.input=3"}, 3, "model.input"},
+      {{"train", "net.toml", "--set", "optimizer.type=sgd", "--set", "optimizer.lr=1e30", "--out", "bad"},
+       6,
+       "Remedies"},
+      {{"train", "--resume", "nowhere"}, 4, "config.toml"},
+      {{"eval", "nowhere"}, 4, "config.toml"},
+      {{"gradcheck", "none.toml"}, 4, "none.toml"},
+  };
+  for (const Case& c : cases) {
+    const Outcome o = bp(c.arguments);
+    EXPECT_EQ(o.code, c.code) << ::testing::PrintToString(c.arguments) << o.err;
+    EXPECT_THAT(o.err + o.out, HasSubstr(c.part)) << ::testing::PrintToString(c.arguments);
+  }
+  EXPECT_FALSE(fs::exists(at("runs"))) << "a mistake left a folder behind";
+}
+
+TEST_F(App, ATruncatedModelIsRefused) {
+  ASSERT_EQ(bp({"train", "net.toml", "--out", "run", "-q", "--set", "train.epochs=1"}).code, 0);
+  for (const char* file : {"model.safetensors", "checkpoint.safetensors"})
+    fs::resize_file(at(std::string("run/") + file), 100);
+  EXPECT_EQ(bp({"eval", "run"}).code, 5);
+  const Outcome resume = bp({"train", "--resume", "run"});
+  EXPECT_EQ(resume.code, 5);
+  EXPECT_THAT(resume.err, HasSubstr("checkpoint.safetensors"));
+}
+
+TEST_F(App, InspectsAndChecksGradients) {
+  const Outcome inspect = bp({"inspect", "net.toml"});
+  EXPECT_EQ(inspect.code, 0) << inspect.err;
+  EXPECT_THAT(inspect.out, HasSubstr("linear(2 -> 16)"));
+  EXPECT_THAT(inspect.out, HasSubstr("parameters       82"));
+  EXPECT_THAT(inspect.out, HasSubstr("planned peak"));
+  const Outcome check = bp({"gradcheck", "net.toml"});
+  EXPECT_EQ(check.code, 0) << check.out << check.err;
+  EXPECT_THAT(check.out, HasSubstr("3.bias"));
+  EXPECT_EQ(check.out.find("WRONG"), std::string::npos);
+}
+
+TEST_F(App, HelpTellsItAll) {
+  const Outcome help = bp({"--help"});
+  EXPECT_EQ(help.code, 0);
+  for (const char* part : {"train", "eval", "predict", "inspect", "gradcheck", "Exit codes", "Ctrl-C", "Examples"})
+    EXPECT_THAT(help.out, HasSubstr(part));
+}
+
+}  // namespace
+}  // namespace bp

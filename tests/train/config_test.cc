@@ -1,0 +1,346 @@
+// Configuration files: what they become, and what each mistake is told.
+#include "train/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "bp/error.h"
+#include "bp/ops.h"
+#include "train/config_keys.h"
+#include "train/config_section.h"
+
+namespace bp::train {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr const char* kGood = R"(name = "net"
+seed = 7
+
+[data]
+format = "npy"
+train = { inputs = "x.npy", targets = "y.npy" }
+
+[model]
+input = [8, 8, 3]
+layers = [
+  { type = "conv2d", filters = 4, kernel = 3, padding = "same" },
+  { type = "relu" },
+  { type = "flatten" },
+  { type = "linear", units = 5 },
+]
+
+[loss]
+type = "cross_entropy"
+
+[optimizer]
+type = "sgd"
+lr = 0.1
+)";
+
+Config parse(const std::string& text, const std::vector<std::string>& set = {}) {
+  Node root = parse_toml(text, "net.toml");
+  for (const std::string& s : set) override_key(root, s);
+  return parse_config(std::move(root), "/data", "net");
+}
+
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  const auto at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  return text.replace(at, from.size(), to);
+}
+
+template <class F> std::string message_of(F&& f, ErrorKind kind) {
+  try {
+    f();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), kind) << e.what();
+    return e.what();
+  }
+  ADD_FAILURE() << "nothing was thrown";
+  return {};
+}
+
+TEST(Config, InfersSizesAndFillsInDefaults) {
+  const Config c = parse(kGood);
+  EXPECT_EQ(c.output, (Shape{5}));
+  EXPECT_EQ(nn::parameter_count(c.model), 3 * 9 * 4 + 4 + 8 * 8 * 4 * 5 + 5);
+  EXPECT_EQ(c.task, Task::classification);
+  EXPECT_EQ(c.data.train.inputs, "/data/x.npy");
+  EXPECT_EQ(c.batch, 32);
+  EXPECT_FALSE(c.schedule);
+  EXPECT_EQ(c.root.find("train")->find("epochs")->integer, 10);
+}
+
+TEST(Config, TheEffectiveConfigurationReadsAsTheSame) {
+  const Config first = parse(kGood, {"optimizer.lr=0.30000000000000004", "name=a b\"c"});
+  const std::string text = to_toml(first.root);
+  const Config second = parse(text);
+  EXPECT_EQ(to_toml(second.root), text);
+  EXPECT_EQ(second.lr, 0.30000000000000004);
+  EXPECT_EQ(second.name, "a b\"c");
+}
+
+TEST(Config, OverridesReachEveryPlace) {
+  const Config c = parse(kGood, {"model.layers.3.units=7", "train.epochs=3", "optimizer.type=adam", "seed=1",
+                                 "schedule.type=cosine", "data.mean=[0.1, 0.2, 0.3]"});
+  EXPECT_EQ(c.output, (Shape{7}));
+  EXPECT_EQ(c.train.epochs, 3);
+  EXPECT_EQ(c.seed, 1u);
+  EXPECT_EQ(c.data.mean.size(), 3u);
+  ASSERT_TRUE(c.schedule);
+  EXPECT_DOUBLE_EQ(c.schedule(100)(0), 0.1);
+  EXPECT_NEAR(c.schedule(100)(300), 0, 1e-12);
+}
+
+TEST(Config, EveryLayerLossOptimizerAndScheduleCanBeMade) {
+  const std::vector<std::string> layers{
+      "type = \"conv2d\", filters = 3, kernel = [3, 1], stride = 1, padding = [1, 0], dilation = 1, groups = 3",
+      "type = \"max_pool\", size = 3, stride = 1, padding = 1",
+      "type = \"avg_pool\", size = 1, count_include_pad = false",
+      "type = \"dropout\", rate = 0.2",
+      "type = \"batch_norm\"",
+      "type = \"layer_norm\", eps = 1e-6",
+      "type = \"residual\", layers = [{ type = \"conv2d\", filters = 3, kernel = 1 }], shortcut = [{ type = "
+      "\"identity\" }]",
+      "type = \"identity\"",
+      "type = \"tanh\"",
+      "type = \"sigmoid\"",
+      "type = \"silu\"",
+      "type = \"softplus\"",
+      "type = \"gelu\", approximate = true",
+      "type = \"leaky_relu\", slope = 0.2",
+      "type = \"elu\"",
+      "type = \"softmax\""};
+  for (const std::string& layer : layers) {
+    const Config c =
+        parse(replaced(kGood, "type = \"relu\" }",
+                       "type = \"relu\" }, { type = \"conv2d\", filters = 3, kernel = 1 }, { " + layer + " }"));
+    EXPECT_EQ(c.output, (Shape{5})) << layer;
+    EXPECT_EQ(c.make_model()(zeros({2, 8, 8, 3})).shape(), (Shape{2, 5})) << layer;
+  }
+  std::string tried = std::string(kGood) + "\"conv1d\" \"conv3d\" \"global_avg_pool\"";
+  for (const std::string& layer : layers) tried += layer;
+  for (const std::string& type : types_of("layer")) EXPECT_THAT(tried, HasSubstr("\"" + type + "\""));
+  for (const char* type : {"1d", "3d"}) {
+    std::string text = replaced(kGood, "conv2d", std::string("conv") + type);
+    text = replaced(text, "[8, 8, 3]", type[0] == '1' ? "[8, 3]" : "[4, 4, 4, 1]");
+    EXPECT_EQ(parse(text).output, (Shape{5}));
+  }
+  EXPECT_EQ(parse(replaced(kGood, "type = \"flatten\"", "type = \"global_avg_pool\"")).output, (Shape{5}));
+  for (const std::string& loss : types_of("loss")) EXPECT_TRUE(parse(kGood, {"loss.type=" + loss}).loss) << loss;
+  for (const std::string& type : types_of("optimizer")) {
+    const Config c = parse(replaced(kGood, "lr = 0.1\n", ""), {"optimizer.type=" + type});
+    EXPECT_NE(c.optimizer(nn::parameters(c.make_model())), nullptr);
+  }
+  for (const std::string& type : types_of("schedule")) {
+    std::vector<std::string> set{"schedule.type=" + type};
+    if (type == "step") set.push_back("schedule.every=3");
+    if (type == "multistep") set.push_back("schedule.milestones=[3, 5]");
+    if (type == "exponential") set.push_back("schedule.gamma=0.9");
+    const Config c = parse(kGood, set);
+    const Schedule schedule = c.schedule ? c.schedule(10) : schedule::constant(1);
+    EXPECT_GT(schedule(1), 0) << type;
+    EXPECT_EQ(c.plateau.has_value(), type == "reduce_on_plateau");
+  }
+}
+
+struct Mistake {
+  const char* from;  // replaced in kGood
+  const char* to;
+  std::vector<std::string> parts;  // of the message
+};
+
+TEST(Config, MistakesAreExplained) {
+  const std::vector<Mistake> mistakes{
+      {"lr = 0.1", "lrr = 0.1", {"net.toml:22", "unknown key \"optimizer.lrr\"", "did you mean \"lr\""}},
+      {"lr = 0.1", "lr = -0.1", {"net.toml:22", "optimizer.lr", "a number >= 0", "-0.1"}},
+      {"lr = 0.1", "lr = nan", {"net.toml:22", "optimizer.lr", "a number >= 0", "nan"}},
+      {"lr = 0.1", "lr = inf", {"optimizer.lr", "inf"}},
+      {"lr = 0.1", "lr = \"fast\"", {"optimizer.lr", "a number", "\"fast\""}},
+      {"lr = 0.1", "lr = 1979-05-27", {"optimizer.lr", "a date"}},
+      {"lr = 0.1", "lr = 0.1\nmomentum = 1.5", {"optimizer.momentum", "in [0, 1)", "1.5"}},
+      {"lr = 0.1", "lr = 0.1\nnesterov = true", {"optimizer.nesterov", "momentum above 0"}},
+      {"lr = 0.1", "lr = 0.1\nlr = 0.2", {"net.toml:23", "not TOML"}},
+      {"type = \"sgd\"", "type = \"adma\"", {"net.toml:21", "there is no \"adma\"", "did you mean \"adam\""}},
+      {"type = \"sgd\"", "", {"optimizer", "\"type\" is missing", "sgd, rmsprop"}},
+      {"[optimizer]", "[optimiser]", {"unknown key \"optimiser\"", "did you mean \"optimizer\""}},
+      {"seed = 7", "seed = -1", {"net.toml:2", "seed", "an integer >= 0", "-1"}},
+      {"seed = 7", "seed = 1.5", {"seed", "an integer", "1.5"}},
+      {"seed = 7", "dtype = \"f16\"", {"dtype", "one of \"f32\", \"f64\"", "f16"}},
+      {"seed = 7", "train = 3", {"net.toml:2", "train: expected a table", "3"}},
+      {"\"net\"", "\"../net\"", {"name", "the name of a folder"}},
+      {"format = \"npy\"", "format = \"png\"", {"data.format", "there is no \"png\"", "idx, csv, npy"}},
+      {"train = { inputs = \"x.npy\", targets = \"y.npy\" }", "", {"data", "\"train\" is missing"}},
+      {"{ inputs = \"x.npy\", targets = \"y.npy\" }", "\"x.npy\"", {"data.train", "{ inputs = path"}},
+      {"targets = ", "target = ", {"data.train", "unknown key \"target\""}},
+      {"[model]", "classes = [\"a\", \"b\"]\n[model]", {"data.classes", "2 names", "5 outputs"}},
+      {"[model]", "mean = [1.0, 2.0]\n[model]", {"data.mean", "1 or 3 numbers"}},
+      {"[model]", "std = 0\n[model]", {"data.std", "> 0"}},
+      {"[model]", "validation_fraction = 1.0\n[model]", {"data.validation_fraction", "[0, 1)"}},
+      {"[8, 8, 3]", "[8, 0, 3]", {"net.toml:9", "model.input", ">= 1", "[8, 0, 3]"}},
+      {"[8, 8, 3]", "[192]", {"net.toml:11", "model.layers[0]", "[conv2d]", "expected input"}},
+      {"[8, 8, 3]", "[]", {"model.input"}},
+      {"filters = 4", "filter = 4", {"net.toml:11", "model.layers[0].filter", "did you mean \"filters\""}},
+      {"filters = 4, ", "", {"model.layers[0]", "\"filters\" is missing", "an integer >= 1"}},
+      {"kernel = 3", "kernel = 30, stride = [1, 1, 1]", {"model.layers[0]", "expected 1 or 2 sizes"}},
+      {"padding = \"same\"", "padding = \"full\"", {"model.layers[0].padding", "\"same\"", "full"}},
+      {"padding = \"same\"", "init = \"he_norml\"", {"net.toml:11", "model.layers[0]", "he_normal"}},
+      {"type = \"relu\"", "type = \"rellu\"", {"net.toml:12", "model.layers[1].type", "did you mean \"relu\""}},
+      {"type = \"relu\"", "type = \"dropout\", rate = 1.0", {"model.layers[1].rate", "[0, 1)"}},
+      {"type = \"relu\"",
+       "type = \"residual\", layers = [{ type = \"linear\", units = 9 }]",
+       {"net.toml:12", "residual", "[1, 8, 8, 9]"}},
+      {"units = 5", "units = 1", {"loss.type", "2 or more classes"}},
+      {"[loss]\ntype = \"cross_entropy\"",
+       "[loss]\ntype = \"cross_entropy\"\nclass_weights = [1, 2]",
+       {"loss.class_weights", "5 numbers", "2"}},
+      {"[optimizer]", "[schedule]\ntype = \"step\"\n[optimizer]", {"schedule", "\"every\" is missing"}},
+      {"[optimizer]",
+       "[schedule]\ntype = \"multistep\"\nmilestones = [5, 3]\n[optimizer]",
+       {"schedule.milestones", "ascending", "[5, 3]"}},
+      {"[optimizer]", "[train]\nepochs = 0\n[optimizer]", {"train.epochs", ">= 1", "0"}},
+      {"seed = 7", "seed = ", {"net.toml:2", "not TOML"}},
+  };
+  for (const Mistake& m : mistakes) {
+    const std::string text = replaced(kGood, m.from, m.to);
+    const std::string message = message_of([&] { parse(text); }, ErrorKind::config);
+    for (const std::string& part : m.parts) EXPECT_THAT(message, HasSubstr(part)) << m.to;
+  }
+}
+
+TEST(Config, MistakesOnTheCommandLineAreExplained) {
+  for (const auto& [set, part] : {std::pair("optimizer.lr", "expected KEY=VALUE"), std::pair("=3", "KEY=VALUE"),
+                                  std::pair("optimizer.lr=-1", "--set optimizer.lr: optimizer.lr: expected a number"),
+                                  std::pair("model.layers.9.units=3", "not a position in a list of 4"),
+                                  std::pair("seed.x=1", "below a value"), std::pair("a..b=1", "empty")})
+    EXPECT_THAT(message_of([&] { parse(kGood, {set}); }, ErrorKind::config), HasSubstr(part));
+}
+
+TEST(Config, FilesThatAreNotThere) {
+  EXPECT_THAT(message_of([] { read_config("/nowhere/net.toml"); }, ErrorKind::io), HasSubstr("/nowhere/net.toml"));
+  Config c = parse(kGood);
+  EXPECT_THAT(message_of([&] { load_datasets(c); }, ErrorKind::io), HasSubstr("/data/x.npy"));
+}
+
+TEST(Config, TheReferenceIsUpToDate) {
+  std::ifstream file(std::string(BP_TEST_DATA) + "/../../docs/config.md");
+  const std::string written((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  EXPECT_EQ(written, config_reference()) << "run: build/bp keys > docs/config.md";
+}
+
+TEST(Config, DefaultsObeyTheirOwnRules) {
+  for (const KeyRule& k : keys()) {
+    if (k.fallback == kRequired || k.fallback == kAbsent) continue;
+    const std::string type(k.types.substr(0, k.types.find(' ')));
+    Node table;
+    if (!types_of(k.group).empty())
+      table.set(k.group == "data" ? "format" : "type", Node::of(type.empty() ? types_of(k.group)[0] : type));
+    Section s(table, "test", k.group);
+    EXPECT_NE(s.value(k.key), nullptr) << k.key;
+  }
+}
+
+// ---- data ----------------------------------------------------------------------------------------------------------
+
+class Data : public ::testing::Test {
+ protected:
+  void SetUp() override { std::filesystem::create_directories(folder_); }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  void write(const std::string& name, const std::string& text) { std::ofstream(folder_ + "/" + name) << text; }
+  Config csv(const std::string& data, const std::string& loss, const std::string& layers) {
+    return parse_config(parse_toml("[data]\nformat = \"csv\"\ntrain = \"t.csv\"\n" + data + "\n[model]\n" + layers +
+                                       "\n[loss]\ntype = \"" + loss + "\"\n[optimizer]\ntype = \"sgd\"\n",
+                                   "net.toml"),
+                        folder_, "net");
+  }
+  std::string folder_ = ::testing::TempDir() + "bp_config_test";
+};
+
+constexpr const char* kTwoIn = "input = [2]\nlayers = [{ type = \"linear\", units = 3 }]";
+
+TEST_F(Data, CsvClassesComeFromTheTrainingFileAndStay) {
+  write("t.csv", "a,kind,b\n1,cat,10\n2,dog,20\n3,emu,30\n");
+  write("test.csv", "b,a,kind\n1,7,emu\n");
+  Config c = csv("target = \"kind\"\ntest = \"test.csv\"\nnormalize = true", "cross_entropy", kTwoIn);
+  const Datasets sets = load_datasets(c);
+  EXPECT_EQ(c.data.classes, (std::vector<std::string>{"cat", "dog", "emu"}));
+  EXPECT_EQ(c.data.csv.columns, (std::vector<std::string>{"a", "b"}));
+  ASSERT_EQ(c.data.mean.size(), 2u);
+  EXPECT_FLOAT_EQ(static_cast<float>(c.data.mean[1]), 20);
+  EXPECT_EQ(sets.test->targets().values<std::int64_t>()[0], 2);
+  const Array x = sets.test->all().x;
+  EXPECT_NEAR(x.values<float>()[0], (7 - 2) / std::sqrt(2.0 / 3), 1e-5);
+
+  // What the run's config.toml says treats other files alike.
+  Config again = parse_config(parse_toml(to_toml(c.root), "config.toml"), "/elsewhere", "net");
+  write("new.csv", "b,a\n1,7\n");
+  const Array inputs = load_inputs(again, folder_ + "/new.csv");
+  EXPECT_EQ(inputs.values<float>()[0], x.values<float>()[0]);
+  EXPECT_EQ(inputs.values<float>()[1], x.values<float>()[1]);
+  write("test.csv", "b,a,kind\n1,7,cow\n");
+  EXPECT_THAT(message_of([&] { load_split(again, Split::test); }, ErrorKind::format), HasSubstr("cow"));
+}
+
+TEST_F(Data, BadTablesAreNamed) {
+  const std::string head = "a,b,y\n";
+  const auto load = [&](ErrorKind kind, const std::string& text, const char* data = "target = \"y\"") {
+    write("t.csv", text);
+    return message_of(
+        [&] {
+          Config c = csv(data, "squared_error", "input = [2]\nlayers = [{ type = \"linear\", units = 1 }]");
+          load_datasets(c);
+        },
+        kind);
+  };
+  EXPECT_THAT(load(ErrorKind::format, head + "1,2,nan\n"), HasSubstr("t.csv"));
+  EXPECT_THAT(load(ErrorKind::format, head + "1,x,3\n"), HasSubstr("t.csv"));
+  EXPECT_THAT(load(ErrorKind::value, head + "1,2,3\n", "target = \"z\""), HasSubstr("\"z\""));
+  EXPECT_THAT(load(ErrorKind::shape, "a,b,c,y\n1,2,3,4\n"), HasSubstr("model.input [2]"));
+}
+
+TEST_F(Data, RegressionTargetsBecomeColumnsAndNaNIsFound) {
+  const std::string x = folder_ + "/x.npy", y = folder_ + "/y.npy";
+  std::vector<double> in(8, 1.0);
+  io::write_npy(x, Array::from(in, {4, 2}));
+  io::write_npy(y, Array::from(std::vector<std::int64_t>{1, 2, 3, 4}, {4}));
+  const std::string text =
+      "[data]\nformat = \"npy\"\ntrain = { inputs = \"x.npy\", targets = \"y.npy\" }\n[model]\ninput = 2\nlayers = [{ "
+      "type = \"linear\", units = 1 }]\n[loss]\ntype = \"l1\"\n[optimizer]\ntype = \"sgd\"\n";
+  Config c = parse_config(parse_toml(text, "net.toml"), folder_, "net");
+  const Datasets sets = load_datasets(c);
+  EXPECT_EQ(sets.train.targets().shape, (Shape{4, 1}));
+  EXPECT_EQ(sets.train.targets().dtype, DType::f32);
+  in[5] = NAN;
+  io::write_npy(x, Array::from(in, {4, 2}));
+  EXPECT_THAT(message_of([&] { load_datasets(c); }, ErrorKind::value), HasSubstr("row 2"));
+  io::write_npy(x, Array::from(std::vector<double>(6, 1.0), {3, 2}));
+  EXPECT_THAT(message_of([&] { load_datasets(c); }, ErrorKind::format), HasSubstr("do not belong together"));
+}
+
+TEST_F(Data, ScalingIsWhatTheKeysSay) {
+  io::write_idx(folder_ + "/x", Array::from(std::vector<std::uint8_t>{0, 51, 102, 255}, {2, 2}));
+  io::write_idx(folder_ + "/y", Array::from(std::vector<std::uint8_t>{0, 1}, {2}));
+  const auto first_row = [&](const std::string& keys) {
+    const std::string text =
+        "[data]\nformat = \"idx\"\ntrain = { inputs = \"x\", targets = \"y\" }\n" + keys +
+        "\n[model]\ninput = 2\nlayers = [{ type = \"linear\", units = 2 }]\n[loss]\ntype = \"cross_entropy\"\n"
+        "[optimizer]\ntype = \"sgd\"\n";
+    Config c = parse_config(parse_toml(text, "net.toml"), folder_, "net");
+    const Array x = load_datasets(c).train.all().x;
+    return std::pair(x.values<float>()[0], x.values<float>()[1]);
+  };
+  EXPECT_NEAR(first_row("").second, 0.2f, 1e-6);
+  EXPECT_NEAR(first_row("scale = 1").second, 51.0f, 1e-4);
+  EXPECT_NEAR(first_row("scale = 0.1\nmean = 1\nstd = 2").second, (5.1f - 1) / 2, 1e-5);
+  EXPECT_NEAR(first_row("mean = [0.1, 0.2]").first, -0.1f, 1e-6);
+  EXPECT_NEAR(first_row("mean = [0.1, 0.2]").second, 0.0f, 1e-6);
+  // Column 0: 0 and 102 of 255, deviation 51 of 255.
+  EXPECT_NEAR(first_row("normalize = true").first, -1.0f, 1e-5);
+}
+
+}  // namespace
+}  // namespace bp::train
