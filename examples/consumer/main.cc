@@ -1,10 +1,13 @@
-// The smallest program that links an installed bp. Prints "bp 0.1.0: [2, 4, 3]".
-#include <bp/shape.h>
+// The smallest program that links an installed bp and lets it differentiate. Prints "bp 0.1.0: d(x^3)/dx at 2 = 12".
+#include <bp/grad.h>
+#include <bp/ops.h>
 #include <bp/version.h>
 
 #include <cstdio>
 
 int main() {
-  const bp::Shape shape = bp::broadcast_shapes({2, 1, 3}, {4, 1}, "consumer");
-  std::printf("bp %s: %s\n", bp::version(), shape.str().c_str());
+  const bp::Tensor x = bp::scalar(2.0);
+  const bp::Tensor slope = bp::grad(x * x * x, x);
+  std::printf("bp %s: d(x^3)/dx at 2 = %g\n", bp::version(), slope.item());
+  return slope.item() == 12.0 ? 0 : 1;
 }

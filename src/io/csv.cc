@@ -115,8 +115,7 @@ bool underflows(std::string_view s) {
 
 enum class Number { valid, malformed, too_large, not_finite };
 
-template <class T>
-Number parse_number(std::string_view s, T& value) {
+template <class T> Number parse_number(std::string_view s, T& value) {
   if (s.starts_with('+') && !s.starts_with("+-")) s.remove_prefix(1);
   const auto [end, code] = std::from_chars(s.data(), s.data() + s.size(), value);
   if (s.empty() || code == std::errc::invalid_argument || end != s.data() + s.size()) return Number::malformed;
@@ -281,8 +280,7 @@ class TableReader {
     }
   }
 
-  template <class T>
-  T number(const Builder& b, const Field& f) const {
+  template <class T> T number(const Builder& b, const Field& f) const {
     T value{};
     const std::string_view text = trimmed(f.text);
     switch (parse_number(text, value)) {

@@ -42,8 +42,7 @@ bool is_gzip(Bytes bytes) noexcept;
 // Decompresses all members; throws Error(format) when they are corrupt or truncated or exceed max_bytes.
 Buffer inflate_gzip(Bytes bytes, std::string_view name, std::uint64_t max_bytes);
 
-template <class T>
-T swap_bytes(T v) noexcept {
+template <class T> T swap_bytes(T v) noexcept {
   std::array<std::byte, sizeof(T)> b;
   std::memcpy(b.data(), &v, sizeof(T));
   for (std::size_t i = 0; i < sizeof(T) / 2; ++i) std::swap(b[i], b[sizeof(T) - 1 - i]);
@@ -52,8 +51,7 @@ T swap_bytes(T v) noexcept {
 }
 
 // The T at `from` (any alignment), stored with its most (big) or least significant byte first.
-template <class T>
-T load(const std::byte* from, bool big) noexcept {
+template <class T> T load(const std::byte* from, bool big) noexcept {
   T v;
   std::memcpy(&v, from, sizeof(T));
   return sizeof(T) > 1 && big != (std::endian::native == std::endian::big) ? swap_bytes(v) : v;

@@ -12,8 +12,7 @@ struct Type {
 constexpr Type kTypes[] = {{0x08, 1, DType::u8},  {0x09, 1, DType::i32}, {0x0B, 2, DType::i32},
                            {0x0C, 4, DType::i32}, {0x0D, 4, DType::f32}, {0x0E, 8, DType::f64}};
 
-template <class Stored, class T>
-void read_values(const std::byte* from, std::int64_t n, T* to) {
+template <class Stored, class T> void read_values(const std::byte* from, std::int64_t n, T* to) {
   for (std::int64_t i = 0; i < n; ++i)
     to[i] = static_cast<T>(load<Stored>(from + static_cast<std::size_t>(i) * sizeof(Stored), true));
 }

@@ -140,8 +140,7 @@ const Type& type_of(const Header& header, std::string_view name) {
 }
 
 // Calls put(i, source) for element number i in row-major order, stored as element number `source`.
-template <class Put>
-void for_each_element(const Header& header, Put&& put) {
+template <class Put> void for_each_element(const Header& header, Put&& put) {
   const Shape& shape = header.shape;
   const std::int64_t n = shape.numel();
   if (!header.fortran || shape.rank() < 2) {
@@ -166,8 +165,7 @@ void for_each_element(const Header& header, Put&& put) {
   }
 }
 
-template <class Stored, class T>
-void copy_values(const std::byte* from, const Header& header, Array& out) {
+template <class Stored, class T> void copy_values(const std::byte* from, const Header& header, Array& out) {
   const bool big = header.descr[0] == '>' || (header.descr[0] == '=' && std::endian::native == std::endian::big);
   T* to = out.mutable_data<T>();
   for_each_element(header, [&](std::int64_t i, std::int64_t source) {

@@ -52,8 +52,7 @@ inline void spill(const std::string& path, const std::string& content) {
 
 inline io::Bytes bytes_of(const std::string& s) { return {reinterpret_cast<const std::byte*>(s.data()), s.size()}; }
 
-template <class F>
-void expect_error(ErrorKind kind, const std::string& part, F&& f) {
+template <class F> void expect_error(ErrorKind kind, const std::string& part, F&& f) {
   try {
     f();
     ADD_FAILURE() << "no error; expected one about \"" << part << "\"";
@@ -65,8 +64,7 @@ void expect_error(ErrorKind kind, const std::string& part, F&& f) {
 
 // Runs `parse` on every truncation of `valid`, on every byte changed in several ways, and with garbage behind. It must
 // return or throw bp::Error(format); returns how many damaged inputs were refused.
-template <class Parse>
-int damage(const std::string& valid, Parse&& parse) {
+template <class Parse> int damage(const std::string& valid, Parse&& parse) {
   int refused = 0;
   const auto run = [&](const std::string& bytes, const char* how, std::size_t at) {
     // An exact heap copy, so that a sanitizer sees every read past the end.
