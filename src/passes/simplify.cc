@@ -1,5 +1,6 @@
 // One walk that rebuilds the graph: folds uniform constants, cancels inverse pairs, merges equal nodes; then drops the
-// dead ones. Rules keep results bit for bit, except that x + 0 turns -0 into -0 where adding would give +0.
+// dead ones. Rules keep results bit for bit, except that x + 0 turns -0 into -0 where adding would give +0, and that
+// the sum of a max pool's gradient adds the same numbers in another order.
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -203,11 +204,18 @@ class Simplifier {
     return std::nullopt;
   }
 
+  static bool keeps_only_channels(const Ints& axes, const Shape& x) {
+    if (static_cast<int>(axes.size()) != x.rank() - 1) return false;
+    return std::find(axes.begin(), axes.end(), x.rank() - 1) == axes.end();
+  }
+
   std::optional<Value> rewrite_reduce(const Node& n) {
     const Value x = n.inputs[0];
     if (n.types[0].dtype != out_.type(x).dtype) return std::nullopt;
     const Ints& axes = n.attrs.ints("axes");
     if (axes.empty()) return x;
+    if (n.op == OpId::reduce_sum && is(x, OpId::max_pool_grad) && keeps_only_channels(axes, out_.type(x).shape))
+      return emit(OpId::reduce_sum, {node(x).inputs[0]}, n.attrs, n);  // every element of dy went to one of dx
     const bool trivial =
         std::all_of(axes.begin(), axes.end(), [&](auto a) { return out_.type(x).shape[static_cast<int>(a)] == 1; });
     return trivial ? as_reshape(n) : std::nullopt;
@@ -233,6 +241,20 @@ class Simplifier {
     }
     if (!changed) return std::nullopt;
     return Value{intern(std::move(m)), 0};
+  }
+
+  // select(x > 0, max_pool_grad(dy, i), 0), where (y, i) = max_pool(x): what relu and max_pool leave going backward. An
+  // element of x that was chosen is y, so the mask moves to the smaller side: max_pool_grad(select(y > 0, dy, 0), i).
+  std::optional<Value> rewrite_masked_pool_grad(const Node& n) {
+    const Value mask = n.inputs[0], grad = n.inputs[1];
+    if (!is(mask, OpId::greater) || !is(grad, OpId::max_pool_grad) || !is_uniform(n.inputs[2], 0)) return std::nullopt;
+    const Value dy = node(grad).inputs[0], index = node(grad).inputs[1];
+    if (!is_uniform(node(mask).inputs[1], 0) || !is(index, OpId::max_pool) || index.output != 1) return std::nullopt;
+    if (node(index).inputs[0] != node(mask).inputs[0]) return std::nullopt;
+    const Attrs attrs = node(grad).attrs;
+    const Value zero = emit_full(0, out_.type(dy), n);
+    const Value positive = emit(OpId::greater, {{index.node, 0}, zero}, {}, n);
+    return emit(OpId::max_pool_grad, {emit(OpId::select, {positive, dy, zero}, {}, n), index}, attrs, n);
   }
 
   std::optional<Value> rewrite_arithmetic(const Node& n) {
@@ -269,7 +291,7 @@ class Simplifier {
       case OpId::select:
         if (is_uniform(a, 1)) return n.inputs[1];
         if (is_uniform(a, 0)) return n.inputs[2];
-        break;
+        return rewrite_masked_pool_grad(n);
       default: break;
     }
     return std::nullopt;

@@ -169,6 +169,20 @@ TEST(LowerPools, ForwardAndGradients) {
     }
 }
 
+TEST(LowerPools, ReluMaskMovesBehindThePool) {
+  for (std::int64_t stride : {1, 2}) {  // windows that overlap, too
+    const Tensor x = watch(random({2, 6, 8, 5}, f32, 1));
+    const Tensor y = max_pool(relu(x), PoolOptions{.window = {2}, .stride = {stride}});
+    const Tensor dx = grad(sum(y * random(y.shape(), f32, 2)), x), db = sum(dx, {0, 1, 2});
+    compare({y, dx, db}, 1e-5, false);
+    const auto built = runtime::build(detail::capture(std::vector<Tensor>{dx, db}, {}, {}, 0).graph, {});
+    for (const ir::Node& n : built.graph.nodes)
+      if (n.op == ir::OpId::select || n.op == ir::OpId::reduce_sum) {
+        EXPECT_EQ(built.graph.type(n.inputs.back()).shape, y.shape()) << built.graph.str();
+      }
+  }
+}
+
 TEST(LowerIndexing, GathersAndScatters) {
   for (DType t : {f32, f64, i64})
     for (DType index : {i32, i64}) {
