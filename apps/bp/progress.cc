@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 namespace bp::app {
@@ -32,7 +33,7 @@ std::string text_of(const train::Metrics& m, train::Task task) {
 }
 
 std::string duration(double seconds) {
-  const auto s = static_cast<long>(std::clamp(seconds, 0.0, 1e9) + 0.5);
+  const auto s = std::lround(std::clamp(seconds, 0.0, 1e9));
   if (s < 3600) return fmt::format("{}:{:02}", s / 60, s % 60);
   return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
 }

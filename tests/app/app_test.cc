@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <pty.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -275,6 +276,23 @@ TEST_F(App, InspectsAndChecksGradients) {
   EXPECT_EQ(check.code, 0) << check.out << check.err;
   EXPECT_THAT(check.out, HasSubstr("3.bias"));
   EXPECT_EQ(check.out.find("WRONG"), std::string::npos);
+}
+
+TEST_F(App, ATerminalGetsALiveBar) {
+  int terminal = -1;
+  const pid_t child = forkpty(&terminal, nullptr, nullptr, nullptr);
+  if (child == 0) {
+    if (chdir(folder_.c_str()) != 0) _exit(99);
+    execl(program().c_str(), "bp", "train", "net.toml", static_cast<char*>(nullptr));
+    _exit(98);
+  }
+  std::string shown;
+  char part[4096];
+  for (ssize_t n = 0; (n = ::read(terminal, part, sizeof part)) > 0;) shown.append(part, static_cast<std::size_t>(n));
+  close(terminal);
+  EXPECT_EQ(finish(child).code, 0);
+  EXPECT_THAT(shown, HasSubstr("\r\033[Kepoch 1/12 ["));
+  for (const char* what : {"loss ", "accuracy ", "samples/s", "left"}) EXPECT_THAT(shown, HasSubstr(what));
 }
 
 TEST_F(App, HelpTellsItAll) {
