@@ -148,6 +148,15 @@ TEST(LowerConv, BiasAndReluJoin) {
   }
 }
 
+TEST(LowerProducts, BFloat16IsF32BetweenRoundings) {
+  const Tensor a = random({20, 40}, bf16, 1), b = random({40, 24}, bf16, 2);
+  compare({matmul(a, b)}, 1e-2);
+  const Tensor x = watch(random({2, 6, 7, 8}, bf16, 1)), w = watch(random({3, 3, 8, 16}, bf16, 2)), y = conv(x, w);
+  const std::vector<Tensor> grads = grad(sum(y * random(y.shape(), bf16, 5)), std::vector<Tensor>{x, w});
+  const std::string steps = compare({y, grads[0], grads[1]}, 2e-2, false);
+  EXPECT_EQ(steps.find("reference conv"), std::string::npos) << steps;
+}
+
 TEST(LowerMovement, EveryOp) {
   for (DType t : {f64, f32, u8, boolean}) {
     const Tensor x = cast(random({3, 4, 5}, f32, 1) * 3.0, t);

@@ -155,6 +155,43 @@ class Im2colKernel final : public Kernel {
   Arguments at_;
 };
 
+// args: from, to.
+class ConvertKernel final : public Kernel {
+ public:
+  ConvertKernel(std::int64_t count, bool widen) : count_(count), widen_(widen) {}
+  void run(void* const* args, void*, int threads) const override {
+    share(count_, threads, [&](std::int64_t begin, std::int64_t end) {
+      if (widen_)
+        widen(static_cast<const std::uint16_t*>(args[0]), static_cast<std::uint32_t*>(args[1]), begin, end);
+      else
+        narrow(static_cast<const std::uint32_t*>(args[0]), static_cast<std::uint16_t*>(args[1]), begin, end);
+    });
+  }
+  int preferred_threads() const override { return static_cast<int>(std::clamp<std::int64_t>(count_ / 16384, 1, 1024)); }
+
+ private:
+  static void widen(const std::uint16_t* from, std::uint32_t* to, std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) to[i] = static_cast<std::uint32_t>(from[i]) << 16;
+  }
+  static void narrow(const std::uint32_t* from, std::uint16_t* to, std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {  // to nearest, ties to even; NaN stays quiet NaN
+      const std::uint32_t bits = from[i];
+      const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
+      const std::uint32_t rounded = bits + 0x7fffu + (bits >> 16 & 1u);
+      to[i] = static_cast<std::uint16_t>((nan ? bits | 0x400000u : rounded) >> 16);
+    }
+  }
+  std::int64_t count_;
+  bool widen_;  // bf16 to f32, or back
+};
+
+void emit_convert(Lowering& l, ir::NodeId node, std::int64_t count, bool widen, BufferId from, BufferId to) {
+  StepInfo info = l.info_of(node);
+  info.name = widen ? "bf16 to f32" : "f32 to bf16";
+  info.flops = 0;
+  l.emit(std::make_unique<ConvertKernel>(count, widen), {from}, {to}, std::move(info));
+}
+
 // ---- what a product reads and writes ----
 
 Arguments arguments_of(const ProductChain& c) { return {c.has_bias, c.has_residual}; }
@@ -167,9 +204,20 @@ std::string epilogue_name(const ProductChain& c) {
   return out;
 }
 
-// First, second, bias, residual; `second` may be a packed copy.
-std::vector<BufferId> reads_of(Lowering& l, const ProductChain& c, BufferId second) {
-  std::vector<BufferId> reads{l.buffer(l.graph().nodes[c.product].inputs[0]), second};
+// Where the two factors and the result lie, and their dtype: of the graph, or widened copies.
+struct Operands {
+  BufferId first, second, out;
+  DType dtype;
+};
+
+Operands operands_of(Lowering& l, const ProductChain& c) {
+  const ir::Node& n = l.graph().nodes[c.product];
+  return {l.buffer(n.inputs[0]), l.buffer(n.inputs[1]), l.buffer(c.result), n.types[0].dtype};
+}
+
+// First, second, bias, residual.
+std::vector<BufferId> reads_of(Lowering& l, const ProductChain& c, const Operands& o) {
+  std::vector<BufferId> reads{o.first, o.second};
   if (c.has_bias) reads.push_back(l.buffer(c.bias));
   if (c.has_residual) reads.push_back(l.buffer(c.residual));
   return reads;
@@ -231,7 +279,7 @@ std::int64_t batch_count(const MatmulDims& d) {
   return n;
 }
 
-bool lower_own_matmul(Lowering& l, const ProductChain& c, const MatmulDims& d, StepInfo info) {
+bool lower_own_matmul(Lowering& l, const ProductChain& c, const Operands& o, const MatmulDims& d, StepInfo info) {
   const bool activated = c.activation != OpId::input;
   if (activated && c.has_residual) return false;  // our kernel adds a residual after the activation
   MatmulSpec s;
@@ -239,7 +287,7 @@ bool lower_own_matmul(Lowering& l, const ProductChain& c, const MatmulDims& d, S
   s.transpose_a = d.ta, s.transpose_b = d.tb;
   s.bias = c.has_bias;
   s.residual = c.has_residual;
-  s.dtype = l.graph().nodes[c.product].types[0].dtype;
+  s.dtype = o.dtype;
   if (c.activation == OpId::relu) s.activation = Activation::relu;
   if (c.activation == OpId::tanh) s.activation = Activation::tanh;
   if (c.activation == OpId::sigmoid) s.activation = Activation::sigmoid;
@@ -256,10 +304,8 @@ bool lower_own_matmul(Lowering& l, const ProductChain& c, const MatmulDims& d, S
     offsets.push_back({bytes(a, d.m, d.k), bytes(b, d.k, d.n), bytes(i, d.m, d.n)});
   }
   if (offsets.empty()) return false;
-  const BufferId second = l.buffer(l.graph().nodes[c.product].inputs[1]);
-  std::vector<BufferId> reads = reads_of(l, c, second);
-  l.emit(std::make_unique<OwnMatmulKernel>(s, std::move(offsets), arguments_of(c)), std::move(reads),
-         {l.buffer(c.result)}, std::move(info));
+  l.emit(std::make_unique<OwnMatmulKernel>(s, std::move(offsets), arguments_of(c)), reads_of(l, c, o), {o.out},
+         std::move(info));
   return true;
 }
 
@@ -273,43 +319,39 @@ Epilogue epilogue_of(const ProductChain& c) {
   return e;
 }
 
-bool lower_dnnl_matmul(Lowering& l, const ProductChain& c, const MatmulDims& d, StepInfo info) {
-  const DType dtype = l.graph().nodes[c.product].types[0].dtype;
-  DnnlMatmulSpec s = dense_matmul(d.batch, d.m, d.n, d.k, d.ta, d.tb, dtype);
+bool lower_dnnl_matmul(Lowering& l, const ProductChain& c, Operands o, const MatmulDims& d, StepInfo info) {
+  DnnlMatmulSpec s = dense_matmul(d.batch, d.m, d.n, d.k, d.ta, d.tb, o.dtype);
   for (std::size_t i = 0; i < d.batch.size(); ++i) {
     s.a.batch[i] = d.batch_a[i] * d.m * d.k;
     s.b.batch[i] = d.batch_b[i] * d.k * d.n;
   }
   s.epilogue = epilogue_of(c);
   const auto product = std::make_shared<const DnnlMatmul>(s, l.options().threads);
-  BufferId second = l.buffer(l.graph().nodes[c.product].inputs[1]);
   if (product->pack_bytes() > 0) {
     const BufferId packed = l.temporary(product->pack_bytes());
-    emit_pack<DnnlMatmul>(l, product, c.product, second, packed, "pack", product->threads());
-    second = packed;
+    emit_pack<DnnlMatmul>(l, product, c.product, o.second, packed, "pack", product->threads());
+    o.second = packed;
   }
-  std::vector<BufferId> reads = reads_of(l, c, second);
-  l.emit(std::make_unique<DnnlMatmulKernel>(product, arguments_of(c)), std::move(reads), {l.buffer(c.result)},
-         std::move(info));
+  l.emit(std::make_unique<DnnlMatmulKernel>(product, arguments_of(c)), reads_of(l, c, o), {o.out}, std::move(info));
   return true;
 }
 
-bool lower_matmul(Lowering& l, const ProductChain& c) {
+bool lower_matmul(Lowering& l, const ProductChain& c, const Operands& o) {
   const MatmulDims d = matmul_dims(l.graph(), c.product);
-  const DType dtype = l.graph().nodes[c.product].types[0].dtype;
+  const std::int64_t count = batch_count(d);
   StepInfo info = l.info_of(c.product);
-  info.name = fmt::format("matmul {}{}x{}x{}{}", batch_count(d) > 1 ? fmt::format("{}x", batch_count(d)) : "", d.m, d.n,
-                          d.k, epilogue_name(c));
-  if (dtype == f64) return lower_own_matmul(l, c, d, std::move(info));
-  const double flops = matmul_flops(d) / static_cast<double>(std::max<std::int64_t>(batch_count(d), 1));
+  info.name =
+      fmt::format("matmul {}{}x{}x{}{}", count > 1 ? fmt::format("{}x", count) : "", d.m, d.n, d.k, epilogue_name(c));
+  if (o.dtype == f64) return lower_own_matmul(l, c, o, d, std::move(info));
+  const double flops = matmul_flops(d) / static_cast<double>(std::max<std::int64_t>(count, 1));
   const bool small = flops <= (d.n < kNarrow ? kOwnNarrowFlops : kOwnFlops);
-  if (dtype == f32 && small && lower_own_matmul(l, c, d, info)) return true;
-  return dnnl_supports(dtype) && lower_dnnl_matmul(l, c, d, std::move(info));
+  if (o.dtype == f32 && small && lower_own_matmul(l, c, o, d, info)) return true;
+  return lower_dnnl_matmul(l, c, o, d, std::move(info));
 }
 
 // ---- convolutions ----
 
-std::optional<ConvSpec> conv_spec(const ir::Graph& g, const ProductChain& c, ConvKind kind) {
+std::optional<ConvSpec> conv_spec(const ir::Graph& g, const ProductChain& c, ConvKind kind, DType dtype) {
   const ir::Node& node = g.nodes[c.product];
   const Attrs& attrs = node.attrs;
   const Shape& x = kind == ConvKind::input_grad ? node.types[0].shape : g.type(node.inputs[0]).shape;
@@ -324,7 +366,7 @@ std::optional<ConvSpec> conv_spec(const ir::Graph& g, const ProductChain& c, Con
   s.in_channels = x.back();
   s.out_channels = y.back();
   s.groups = attrs.integer("groups");
-  s.dtype = node.types[0].dtype;
+  s.dtype = dtype;
   for (int i = 0; i < s.spatial; ++i) {
     const auto at = static_cast<std::size_t>(i);
     s.in[at] = x[i + 1];
@@ -340,50 +382,76 @@ std::optional<ConvSpec> conv_spec(const ir::Graph& g, const ProductChain& c, Con
   return s;
 }
 
-void lower_dnnl_conv(Lowering& l, const ProductChain& c, const ConvSpec& s, ConvKind kind, StepInfo info) {
+void lower_dnnl_conv(Lowering& l, const ProductChain& c, Operands o, const ConvSpec& s, ConvKind kind, StepInfo info) {
   const auto conv = std::make_shared<const DnnlConv>(s, kind, l.options().threads);
-  BufferId second = l.buffer(l.graph().nodes[c.product].inputs[1]), out = l.buffer(c.result);
   const bool packs = conv->pack_bytes() > 0, gradient = kind == ConvKind::weight_grad;
   const BufferId packed = packs ? l.temporary(conv->pack_bytes()) : 0;
+  // oneDNN's weight gradient is f32 whatever the activations are.
+  const bool narrows = gradient && o.dtype == bf16;
+  const BufferId out = narrows ? l.temporary(static_cast<std::size_t>(s.weight_size()) * sizeof(float)) : o.out;
   if (packs && !gradient) {
-    emit_pack<DnnlConv>(l, conv, c.product, second, packed, "pack", 1);
-    second = packed;
+    emit_pack<DnnlConv>(l, conv, c.product, o.second, packed, "pack", 1);
+    o.second = packed;
   }
-  std::vector<BufferId> reads = reads_of(l, c, second);
-  l.emit(std::make_unique<DnnlConvKernel>(conv, kind, arguments_of(c)), std::move(reads),
+  l.emit(std::make_unique<DnnlConvKernel>(conv, kind, arguments_of(c)), reads_of(l, c, o),
          {packs && gradient ? packed : out}, std::move(info));
   if (packs && gradient) emit_pack<DnnlConv>(l, conv, c.product, packed, out, "unpack", 1);
+  if (narrows) emit_convert(l, c.product, s.weight_size(), false, out, o.out);
 }
 
-bool lower_conv(Lowering& l, const ProductChain& c, ConvKind kind) {
-  const std::optional<ConvSpec> s = conv_spec(l.graph(), c, kind);
+bool lower_conv(Lowering& l, const ProductChain& c, const Operands& o, ConvKind kind) {
+  const std::optional<ConvSpec> s = conv_spec(l.graph(), c, kind, o.dtype);
   if (!s) return false;
   StepInfo info = l.info_of(c.product);
   info.name +=
       fmt::format(" {} -> {}, {} taps{}", s->in_channels, s->out_channels, s->kernel_positions(), epilogue_name(c));
   if (dnnl_supports(s->dtype)) {
-    lower_dnnl_conv(l, c, *s, kind, std::move(info));
+    lower_dnnl_conv(l, c, o, *s, kind, std::move(info));
     return true;
   }
-  if (s->dtype != f64 || (c.has_residual && c.activation != OpId::input)) return false;
-  std::vector<BufferId> reads = reads_of(l, c, l.buffer(l.graph().nodes[c.product].inputs[1]));
-  l.emit(std::make_unique<Im2colKernel>(*s, kind, arguments_of(c)), std::move(reads), {l.buffer(c.result)},
-         std::move(info));
+  if (c.has_residual && c.activation != OpId::input) return false;
+  l.emit(std::make_unique<Im2colKernel>(*s, kind, arguments_of(c)), reads_of(l, c, o), {o.out}, std::move(info));
+  return true;
+}
+
+ConvKind kind_of(OpId op) {
+  if (op == OpId::conv) return ConvKind::forward;
+  return op == OpId::conv_input_grad ? ConvKind::input_grad : ConvKind::weight_grad;
+}
+
+bool lower_with(Lowering& l, const ProductChain& c, const Operands& o) {
+  const OpId op = l.graph().nodes[c.product].op;
+  return op == OpId::matmul ? lower_matmul(l, c, o) : lower_conv(l, c, o, kind_of(op));
+}
+
+// bf16 where the processor cannot multiply it: f32 between conversions, the result rounded once.
+bool lower_widened(Lowering& l, const ProductChain& c) {
+  const ir::Node& n = l.graph().nodes[c.product];
+  const auto count = [](const Type& t) { return t.shape.numel(); };
+  const auto widened = [&](ir::Value v) {
+    const std::int64_t elements = count(l.graph().type(v));
+    const BufferId wide = l.temporary(static_cast<std::size_t>(elements) * sizeof(float));
+    emit_convert(l, c.product, elements, true, l.buffer(v), wide);
+    return wide;
+  };
+  if (n.op != OpId::matmul && !conv_spec(l.graph(), c, kind_of(n.op), f32)) return false;
+  Operands o{widened(n.inputs[0]), widened(n.inputs[1]), 0, f32};
+  o.out = l.temporary(static_cast<std::size_t>(count(n.types[0])) * sizeof(float));
+  if (!lower_with(l, c, o)) return false;
+  emit_convert(l, c.product, count(n.types[0]), false, o.out, l.buffer(c.result));
   return true;
 }
 
 }  // namespace
 
 bool lower_product(Lowering& l, const passes::Group& group) {
-  const OpId op = l.graph().nodes[group.nodes[0]].op;
-  const bool product =
-      op == OpId::matmul || op == OpId::conv || op == OpId::conv_input_grad || op == OpId::conv_weight_grad;
-  if (!product) return false;
+  const ir::Node& n = l.graph().nodes[group.nodes[0]];
+  if (ir::op_def(n.op).cls != ir::OpClass::product) return false;
   const ProductChain c = passes::product_chain(l.graph(), group);
-  if (op == OpId::matmul) return lower_matmul(l, c);
-  if (op == OpId::conv) return lower_conv(l, c, ConvKind::forward);
-  if (op == OpId::conv_input_grad) return lower_conv(l, c, ConvKind::input_grad);
-  return lower_conv(l, c, ConvKind::weight_grad);
+  const DType t = n.types[0].dtype;
+  if (t == bf16 && !dnnl_supports(bf16)) return lower_widened(l, c);
+  if (!is_float(t)) return false;
+  return lower_with(l, c, operands_of(l, c));
 }
 
 }  // namespace bp::cpu
