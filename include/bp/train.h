@@ -86,6 +86,9 @@ struct Options {
   double min_delta = 0;
   // Stops when the training loss changed by less than tolerance * |loss| from one epoch to the next; 0: never.
   double tolerance = 0;
+  // Also stops at a gradient that is NaN or infinite under a finite loss (as sqrt(0) gives), before it reaches the
+  // parameters, and names the operation. Costs a pass over the gradients.
+  bool check_gradients = false;
   // Where to keep the whole state of training after each epoch and on an interruption; empty: nowhere.
   std::string checkpoint = {};
   // The parameters of the epoch with the best validation (training) loss; empty: nowhere.

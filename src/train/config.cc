@@ -194,6 +194,7 @@ void read_training(Config& c) {
   c.train.patience = s.integer("patience");
   c.train.min_delta = s.number("min_delta");
   c.train.tolerance = s.number("tolerance");
+  c.train.check_gradients = s.boolean("check_gradients");
   c.keep_best = s.text("keep") == "best";
   c.train.threads = static_cast<int>(s.integer("threads"));
   c.train.task = c.task;

@@ -133,6 +133,8 @@ constexpr KeyRule kKeys[] = {
     {"train", "", "min_delta", K::number, "0.0", kNotNegative, "", "what counts as better"},
     {"train", "", "tolerance", K::number, "0.0", kNotNegative, "",
      "stop when the training loss changes by a smaller share from one epoch to the next; 0: never"},
+    {"train", "", "check_gradients", K::boolean, "false", kAny, "",
+     "stop at the first gradient that is NaN or infinite, and name the operation"},
     {"train", "", "keep", K::text, "\"last\"", kAny, "last best",
      "which epoch model.safetensors holds: the last, or that of the least validation (training) loss"},
     {"train", "", "threads", K::integer, "0", {0, 1024}, "", "0: OMP_NUM_THREADS or the number of cores"},

@@ -52,6 +52,14 @@ std::string not_finite(const std::vector<nn::NamedVariable>& state) {
   return {};
 }
 
+// `loss`, or NaN when a gradient is not finite: then the step's guard keeps every Variable as it is.
+Tensor spoilt_by(const std::vector<Tensor>& gradients, const Tensor& loss) {
+  const Scope scope("check_gradients");
+  Tensor total = zeros(Shape{}, loss.dtype());
+  for (const Tensor& g : gradients) total = total + cast(sum(g), loss.dtype());
+  return select(isfinite(total), loss, full(Shape{}, std::numeric_limits<double>::quiet_NaN(), loss.dtype()));
+}
+
 }  // namespace
 
 const char* name_of(Stop stop) noexcept {
@@ -94,8 +102,12 @@ struct Trainer::Impl {
 
   std::vector<Tensor> step(const Tensor& x, const Tensor& y, bool update) {
     const Tensor output = forward(x);
-    const Tensor value = loss(output, y);
-    if (update) optimizer.update(grad(value, optimizer.parameters()));
+    Tensor value = loss(output, y);
+    if (update) {
+      const std::vector<Tensor> gradients = grad(value, optimizer.parameters());
+      if (options.check_gradients) value = spoilt_by(gradients, value);
+      optimizer.update(gradients);
+    }
     return batch_results(options.task, value, output, y);
   }
 
@@ -107,6 +119,7 @@ struct Trainer::Impl {
   void report(double seconds, double samples, std::int64_t batches) const;
   void set_rate();
   void close_epoch(const std::optional<Metrics>& validation);
+  std::string cause_of(std::span<const Tensor> in);
   [[noreturn]] void diverged(const std::string& what, const std::string& cause);
   std::optional<Metrics> evaluate(data::DataLoader& loader, bool interruptible);
   bool asked_to_stop() const { return options.interrupted && options.interrupted(); }
@@ -188,15 +201,23 @@ void Trainer::Impl::diverged(const std::string& what, const std::string& cause) 
        what, run.step, run.epoch + 1, run.batch, cause, run.lr, kept);
 }
 
+std::string Trainer::Impl::cause_of(std::span<const Tensor> in) {
+  std::string found = train_step.diagnose(in);
+  if (found.empty()) return "The reference kernels find finite values only: an overflow of the fast ones.";
+  if (!not_finite(nn::detail::state(walk)).empty())
+    found +=
+        "\n  A gradient of an earlier step was not finite while its loss was. The same run with check_gradients stops "
+        "there and names the operation.";
+  return found;
+}
+
 void Trainer::Impl::train_batch(const data::Batch& batch, std::int64_t batches) {
   if (!batch.y.buffer) fail(ErrorKind::value, "[train] the data have no targets");
   const std::array<Tensor, 2> in{to_tensor(batch.x), to_tensor(batch.y)};
   set_rate();
   const std::vector<Tensor> results = train_step.call(in);
   if (const double value = results[0].item(); !std::isfinite(value)) {
-    const std::string found = train_step.diagnose(in);
-    diverged(fmt::format("the loss became {}", value),
-             found.empty() ? "The reference kernels find finite values only: an overflow of the fast ones." : found);
+    diverged(fmt::format("the loss{} became {}", options.check_gradients ? " or a gradient" : "", value), cause_of(in));
   }
   accumulate(run.sums, options.task, results, batch.y);
   run.batch = std::min(run.batch + 1, batches);
@@ -248,7 +269,7 @@ void Trainer::Impl::save(const std::string& path, bool everything) const {
 
 void Trainer::Impl::close_epoch(const std::optional<Metrics>& validation) {
   if (std::string found = not_finite(nn::detail::state(walk)); !found.empty())
-    diverged("a parameter is no longer finite", found);
+    diverged("a parameter is no longer finite", found + "; check_gradients stops where it begins");
   if (std::string found = not_finite(optimizer.state()); !found.empty())
     diverged("a moment of the optimizer is no longer finite", found);
   Epoch epoch{.epoch = run.epoch + 1,

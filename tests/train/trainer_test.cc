@@ -295,6 +295,47 @@ TEST(Trainer, ALossThatBecomesNaNStopsNamesTheLayerAndKeepsTheCheckpoint) {
   EXPECT_GT(bias.get().item() + weight.get().to_vector<double>()[0], 0);
 }
 
+struct Sqrt final : nn::Activation<Sqrt> {
+  Tensor apply(const Tensor& x) const { return sqrt(x); }
+  const char* kind() const noexcept override { return "sqrt"; }
+};
+
+TEST(Trainer, AGradientThatIsNotFiniteUnderAFiniteLoss) {
+  for (const bool check : {false, true}) {
+    nn::Sequential model{nn::Linear{2, 1}};
+    model.add("root", Sqrt{});
+    nn::init(model, Key{1});
+    const std::vector<Variable> parameters = nn::parameters(model);
+    parameters[0].alias().set(0.0);  // sqrt(0) = 0, but its slope is infinite
+    optim::SGD sgd(model, {.lr = 1e-4});
+    const std::vector<float> x(64, 1.0f), y(32, 1.0f);
+    data::DataLoader loader(data::ArrayDataset(Array::from(x, {32, 2}), Array::from(y, {32, 1})), {.batch_size = 16});
+    train::Trainer t(model, mse, sgd, {.epochs = 2, .task = Task::regression, .check_gradients = check});
+    const std::string message = message_of([&] { t.fit(loader); }, ErrorKind::diverged);
+    if (check) {
+      EXPECT_THAT(message, HasSubstr("root (backward)"));
+      EXPECT_EQ(parameters[0].get().to_vector<double>()[0], 0) << "the bad step changed the model";
+    } else {
+      EXPECT_THAT(message, HasSubstr("0.weight holds"));
+      EXPECT_THAT(message, HasSubstr("check_gradients"));
+    }
+  }
+}
+
+TEST(Trainer, AParameterThatIsNotFiniteAtTheEndOfAnEpochIsNotSaved) {
+  nn::Sequential model{nn::Linear{2, 1}};
+  model.add("root", Sqrt{});
+  nn::init(model, Key{1});
+  nn::parameters(model)[0].set(0.0);
+  optim::SGD sgd(model, {.lr = 1e-4});
+  const std::vector<float> x(32, 1.0f), y(16, 1.0f);
+  data::DataLoader loader(data::ArrayDataset(Array::from(x, {16, 2}), Array::from(y, {16, 1})), {.batch_size = 16});
+  const std::string path = scratch("never.safetensors");
+  train::Trainer t(model, mse, sgd, {.task = Task::regression, .checkpoint = path});
+  EXPECT_THAT(message_of([&] { t.fit(loader); }, ErrorKind::diverged), HasSubstr("no longer finite"));
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
 TEST(Trainer, NaNInTheDataIsNamed) {
   std::vector<float> x(64, 1.0f), y(32, 0.0f);
   x[9] = NAN;
