@@ -37,6 +37,19 @@ std::vector<ir::Value> group_results(const ir::Graph& g, const Partition& p, std
   return out;
 }
 
+std::vector<std::vector<ir::Value>> all_group_results(const ir::Graph& g, const Partition& p) {
+  std::vector<std::vector<ir::Value>> out(p.groups.size());
+  const auto add = [&](ir::Value v) {
+    const std::uint32_t k = p.group_of[v.node];
+    if (k != kNoGroup && std::find(out[k].begin(), out[k].end(), v) == out[k].end()) out[k].push_back(v);
+  };
+  for (ir::NodeId i = 0; i < g.nodes.size(); ++i)
+    for (ir::Value v : g.nodes[i].inputs)
+      if (p.group_of[i] == kNoGroup || p.group_of[i] != p.group_of[v.node]) add(v);
+  for (const ir::Output& o : g.outputs) add(o.value);
+  return out;
+}
+
 void verify(const ir::Graph& g, const Partition& p) {
   std::vector<bool> done(g.nodes.size(), false);
   const auto ready = [&](ir::NodeId n, auto&& self) -> bool {

@@ -52,7 +52,11 @@ std::vector<bool> unsafe_updates(const ir::Graph& g, const Program& p) {
 }  // namespace
 
 Lowering::Lowering(const ir::Graph& g, const passes::Partition& p, const LowerOptions& options)
-    : graph_(g), partition_(p), options_(options), input_index_(g.nodes.size(), kNone) {
+    : graph_(g),
+      partition_(p),
+      options_(options),
+      results_(passes::all_group_results(g, p)),
+      input_index_(g.nodes.size(), kNone) {
   for (std::uint32_t i = 0; i < g.inputs.size(); ++i) input_index_[g.inputs[i].node] = i;
 }
 

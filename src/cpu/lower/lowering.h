@@ -24,9 +24,12 @@ class Lowering {
   const ir::Graph& graph() const noexcept { return graph_; }
   const passes::Partition& partition() const noexcept { return partition_; }
   const LowerOptions& options() const noexcept { return options_; }
+  // The values that a group writes to memory, by its number in the partition.
+  const std::vector<ir::Value>& results(std::uint32_t group) const { return results_[group]; }
 
   // The memory that holds a value: views share their operand's. Asking for a group's result reserves it.
   BufferId buffer(ir::Value v);
+  const MemoryRef& memory(BufferId b) const { return program_.buffers[b]; }
   // Scratch memory between steps (packed weights, partial sums).
   BufferId temporary(std::size_t bytes);
   BufferId constant(Buffer data);
@@ -51,6 +54,7 @@ class Lowering {
   const ir::Graph& graph_;
   const passes::Partition& partition_;
   LowerOptions options_;
+  std::vector<std::vector<ir::Value>> results_;
   Program program_;
   std::unordered_map<ir::Value, BufferId> buffers_;
   std::vector<std::uint32_t> input_index_;  // by node

@@ -1,0 +1,241 @@
+// Fused executables against the reference interpreter: fixed programs whose grouping is known, and random graphs.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "bp/compile.h"
+#include "bp/error.h"
+#include "bp/grad.h"
+#include "bp/ops.h"
+#include "bp/rng.h"
+#include "cpu/exec/executable.h"
+#include "ops/interpret.h"
+#include "passes/pipeline.h"
+#include "trace/node.h"
+
+namespace bp {
+namespace {
+
+Tensor random_tensor(const Shape& shape, DType dtype, std::uint64_t seed, double low = -2, double high = 2) {
+  Rng rng{Key(seed)};
+  std::vector<double> v(static_cast<std::size_t>(shape.numel()));
+  for (double& x : v) x = low + (high - low) * rng.uniform();
+  const Tensor t = Tensor::from(v, shape);
+  return watch(Tensor::from_buffer(cast(t, dtype).buffer(), dtype, shape));
+}
+
+using Tensors = std::vector<Tensor>;
+Tensors pull(const Tensors& ys, const Tensors& xs, const Tensors& ds) { return vjp(ys, xs, ds); }
+
+struct Fused {
+  passes::Optimised optimised;
+  std::size_t loops = 0, steps = 0;
+};
+
+// Runs what is behind `ys` fused and by the interpreter; returns how it was grouped.
+Fused check(const std::vector<Tensor>& ys, double tolerance, int threads = 1) {
+  detail::Captured c = detail::capture(ys, {}, {}, 0);
+  std::vector<const void*> inputs;
+  for (const ir::Input& i : c.graph.inputs) inputs.push_back(i.constant.data());
+  const std::vector<Buffer> want = ops::interpret(c.graph, inputs);
+  Fused f{passes::run_pipeline(c.graph, {.disable = {}, .keep_text = true})};
+  f.optimised.graph.verify();
+  passes::verify(f.optimised.graph, f.optimised.partition);
+  for (const passes::Group& g : f.optimised.partition.groups) f.loops += g.kind == passes::Group::Kind::loop;
+  cpu::Executable executable(f.optimised.graph, f.optimised.partition, {}, {.threads = threads});
+  f.steps = executable.program().steps.size();
+  std::vector<Buffer> got;
+  std::vector<void*> outputs;
+  for (const Buffer& b : want) got.push_back(Buffer::allocate(b.bytes())), outputs.push_back(got.back().mutable_data());
+  executable.run(inputs, outputs);
+  for (std::size_t k = 0; k < ys.size(); ++k) {
+    const auto a = Tensor::from_buffer(got[k], ys[k].dtype(), ys[k].shape()).to_vector<double>();
+    const auto b = Tensor::from_buffer(want[k], ys[k].dtype(), ys[k].shape()).to_vector<double>();
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      if (a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]))) continue;
+      EXPECT_LE(std::fabs(a[i] - b[i]), tolerance * (1 + std::fabs(b[i])))
+          << "output " << k << " element " << i << ": got " << a[i] << ", expected " << b[i] << "\n"
+          << f.optimised.passes.back().text << executable.str();
+      if (testing::Test::HasFailure()) return f;
+    }
+  }
+  return f;
+}
+
+double tolerance_of(DType t) { return t == f64 ? 1e-11 : t == f32 ? 2e-5 : 3e-2; }
+
+TEST(Fuse, AChainIsOneLoop) {
+  for (DType t : {f32, f64}) {
+    const Tensor x = random_tensor({33, 17}, t, 1), b = random_tensor({17}, t, 2), s = random_tensor({}, t, 3);
+    const Fused f = check({relu(x * s + b) * exp(-x) + 0.5}, tolerance_of(t));
+    EXPECT_EQ(f.steps, 1u);
+  }
+}
+
+TEST(Fuse, SoftmaxAndItsGradientAreOneLoopEach) {
+  for (DType t : {f32, f64})
+    for (Shape shape : {Shape{5, 10}, Shape{64, 96}, Shape{3, 4, 50}, Shape{2, 3000}}) {
+      const Tensor x = random_tensor(shape, t, 1), d = random_tensor(shape, t, 2);
+      EXPECT_EQ(check({softmax(x)}, tolerance_of(t)).steps, 1u);
+      EXPECT_EQ(check({log_softmax(x)}, tolerance_of(t)).steps, 1u);
+      const Tensor y = softmax(x);
+      EXPECT_LE(check({pull({y}, {x}, {d})[0], y}, tolerance_of(t)).steps, 2u);
+    }
+}
+
+TEST(Fuse, CrossEntropyBothWays) {
+  for (DType t : {f32, f64}) {
+    const Tensor x = random_tensor({32, 10}, t, 1);
+    std::vector<std::int64_t> ids;
+    for (int i = 0; i < 32; ++i) ids.push_back(i * 7 % 10);
+    const Tensor labels = Tensor::from(ids, Shape{32});
+    const Tensor loss = cross_entropy(x, labels);
+    check({loss, grad(loss, x)}, tolerance_of(t));
+  }
+}
+
+TEST(Fuse, LayerNormAndBatchNormBothWays) {
+  for (DType t : {f32, f64})
+    for (const Axes& axes : {Axes{-1}, Axes{0, 1}}) {
+      const Tensor x = random_tensor({6, 5, 48}, t, 1), gain = random_tensor({48}, t, 2),
+                   bias = random_tensor({48}, t, 3);
+      const Tensor centred = x - mean(x, axes, true);
+      const Tensor y = centred * rsqrt(mean(centred * centred, axes, true) + 1e-5) * gain + bias;
+      const Tensor d = random_tensor({6, 5, 48}, t, 4);
+      const std::vector<Tensor> g = pull({y}, {x, gain, bias}, {d});
+      check({y, g[0], g[1], g[2]}, tolerance_of(t) * 10);
+    }
+}
+
+TEST(Fuse, ColumnSumsJoinTheirProducers) {
+  const Tensor x = random_tensor({300, 40}, f32, 1), d = random_tensor({300, 40}, f32, 2);
+  const Tensor masked = select(x > 0.0, d, zeros_like(d));
+  const Fused f = check({masked, sum(masked, {0}), sum(masked * x, {0})}, 1e-4);
+  EXPECT_EQ(f.steps, 1u);
+}
+
+TEST(Fuse, MiddleReductionsStayCorrect) {
+  const Tensor x = random_tensor({4, 5, 6, 7}, f64, 1);
+  for (const Axes& axes : {Axes{1}, Axes{2}, Axes{0, 2}, Axes{1, 3}, Axes{0, 1, 2, 3}, Axes{0, 3}})
+    check({exp(x) / sum(exp(x), axes, true), max(x * x, axes)}, 1e-11);
+}
+
+TEST(Fuse, GroupsThatWouldDependOnEachOtherStayApart) {
+  // The scale needs both sums; both updates need the scale.
+  const Tensor a = random_tensor({40, 30}, f32, 1), b = random_tensor({700}, f32, 2);
+  const Tensor scale = minimum(1.0 / sqrt(sum(a * a) + sum(b * b)), 1.0);
+  check({a * scale, b * scale}, 1e-4);
+  // A product between two elementwise ends.
+  const Tensor x = random_tensor({16, 16}, f64, 3), e = exp(x);
+  check({matmul(e, e) + e, sum(e, {1})}, 1e-11);
+}
+
+TEST(Fuse, DtypesAndRandomBits) {
+  const Tensor x = random_tensor({37, 20}, bf16, 1), state = Tensor::from<std::int64_t>({5, 9});
+  check({cast(cast(x, f32) * 2.0 + 1.0, bf16), x * x, sum(cast(x, f32), {0})}, tolerance_of(bf16));
+  const Tensor keep = random_bernoulli(state, {37, 20}, 0.7, 11);
+  const Tensor y = select(keep, cast(x, f32) / 0.7, zeros_like(cast(x, f32)));
+  EXPECT_EQ(check({y, sum(keep)}, 1e-6).loops >= 1, true);
+  check({random_uniform(state, {5, 3}, f32, 1), random_normal(state, {1001}, f64, 2)}, 1e-5);
+  const Tensor labels = cast(floor(random_tensor({37}, f32, 5, 0, 20)), i64);
+  check({mean(cast(equal(argmax(cast(x, f32)), labels), f32)), one_hot(labels, 20)}, 1e-6);
+  check({cast(random_tensor({9, 9}, f64, 6), f32) * 2.0, cast(random_tensor({9}, f32, 7), f64) + 1.0}, 1e-6);
+}
+
+TEST(Fuse, EmptyAndSingleElementTensors) {
+  for (Shape shape : {Shape{0, 4}, Shape{4, 0}, Shape{1, 1}, Shape{}, Shape{1, 5, 1}, Shape{5, 1}}) {
+    const Tensor x = random_tensor(shape, f32, 1);
+    check({exp(x) * 2.0 + x, sum(exp(x)), broadcast_to(x, broadcast_shapes(shape, Shape{5, 1, 1}, "test"))}, 1e-5);
+  }
+}
+
+TEST(Fuse, StatesAreOverwrittenInPlace) {
+  Variable w(random_tensor({50, 20}, f32, 1)), m(zeros({50, 20})), b(random_tensor({20}, f32, 3)),
+      t(Tensor::from<float>({0}));
+  const auto body = [&](Tensor x) {
+    const Tensor y = tanh(x * w.get() + b.get());
+    const Tensor loss = sum(y * y);
+    const std::vector<Tensor> g = grad(loss, std::vector<Tensor>{w.get(), b.get()});
+    m.set(m.get() * 0.9 + g[0] * 0.1);
+    w.set(w.get() - m.get() * 0.01);
+    b.set(b.get() - g[1] * (0.01 / (t.get() + 1.0)));
+    t.set(t.get() + 1.0);
+    return loss;
+  };
+  const Tensor x = random_tensor({50, 20}, f32, 2);
+  std::vector<std::vector<double>> seen[2];
+  const Tensor w0 = w.get(), m0 = m.get(), b0 = b.get(), t0 = t.get();
+  for (int plain = 0; plain < 2; ++plain) {
+    w.set(w0), m.set(m0), b.set(b0), t.set(t0);
+    CompileOptions options;
+    if (plain) options.disable_passes = {"fuse"};
+    auto step = compile(body, options);
+    for (int i = 0; i < 5; ++i) seen[plain].push_back({step(x).item()});
+    for (const Variable& v : {w, m, b, t}) seen[plain].push_back(v.get().to_vector<double>());
+  }
+  for (std::size_t i = 0; i < seen[0].size(); ++i)
+    for (std::size_t k = 0; k < seen[0][i].size(); ++k)
+      ASSERT_NEAR(seen[0][i][k], seen[1][i][k], 1e-4 * (1 + std::fabs(seen[1][i][k]))) << i << " " << k;
+}
+
+// Random graphs over a few shapes that broadcast against each other.
+TEST(Fuse, RandomGraphs) {
+  for (std::uint64_t seed = 0; seed < 120; ++seed) {
+    Rng rng(Key(seed).fold("graphs"));
+    const DType t = rng.below(2) ? f32 : f64;
+    const Shape bases[] = {{6, 5}, {4, 3, 8}, {40, 16}, {3, 600}, {2, 3, 4, 5}, {64}, {300, 2}};
+    const Shape base = bases[rng.below(7)];
+    std::vector<Tensor> pool{random_tensor(base, t, seed), random_tensor(base, t, seed + 1000),
+                             random_tensor({}, t, seed + 2000), random_tensor({base[base.rank() - 1]}, t, seed + 3000)};
+    const auto any = [&] { return pool[rng.below(pool.size())]; };
+    const auto tame = [](const Tensor& x) { return maximum(minimum(x, 3.0), -3.0); };
+    const int length = 4 + static_cast<int>(rng.below(20));
+    for (int i = 0; i < length; ++i) {
+      Tensor y;
+      const Tensor x = any();
+      switch (rng.below(12)) {
+        case 0: y = exp(tame(x)); break;
+        case 1: y = tanh(x); break;
+        case 2: y = sigmoid(x) * 2.0 - 1.0; break;
+        case 3: y = relu(x); break;
+        case 4:
+        case 5:
+        case 6:
+        case 7: {
+          const Tensor z = any();
+          try {
+            y = rng.below(2) ? x + z : x * z;
+          } catch (const Error&) { continue; }
+          break;
+        }
+        case 8: {
+          if (x.shape().rank() == 0) continue;
+          const int axis = static_cast<int>(rng.below(static_cast<std::uint64_t>(x.shape().rank())));
+          y = rng.below(2) ? mean(x, {axis}, true) : max(x, {axis}, true);
+          break;
+        }
+        case 9:
+          y = rng.below(2) ? mean(x) : mean(x, x.shape().rank() > 1 ? Axes{0, x.shape().rank() - 1} : Axes{}, true);
+          break;
+        case 10: y = reshape(x, {-1}); break;
+        default:
+          if (x.shape().numel() != base.numel()) continue;
+          y = x.shape() == base ? softmax(x) : reshape(x, base);
+      }
+      pool.push_back(rng.below(3) ? y : tame(y));
+    }
+    std::vector<Tensor> ys;
+    for (std::size_t i = pool.size() - std::min<std::size_t>(3, pool.size()); i < pool.size(); ++i)
+      ys.push_back(tame(pool[i]));
+    Tensor loss = mean(ys[0]);
+    for (std::size_t i = 1; i < ys.size(); ++i) loss = loss + mean(ys[i]);
+    ys.push_back(loss);
+    if (rng.below(2)) ys.push_back(grad(loss, pool[0]));
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    check(ys, tolerance_of(t) * 10, seed % 4 == 0 ? 2 : 1);
+    if (HasFailure()) return;
+  }
+}
+
+}  // namespace
+}  // namespace bp
