@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "base/error.h"
+#include "passes/loop_space.h"
 
 namespace bp::passes {
 
@@ -54,7 +55,7 @@ void verify(const ir::Graph& g, const Partition& p) {
   std::vector<bool> done(g.nodes.size(), false);
   const auto ready = [&](ir::NodeId n, auto&& self) -> bool {
     if (done[n] || g.nodes[n].op == ir::OpId::input) return true;
-    if (p.group_of[n] != kNoGroup) return false;
+    if (p.group_of[n] != kNoGroup || !(is_transparent(g, n) || g.nodes[n].op == ir::OpId::iota)) return false;
     return std::all_of(g.nodes[n].inputs.begin(), g.nodes[n].inputs.end(),
                        [&](ir::Value v) { return self(v.node, self); });
   };
@@ -70,6 +71,8 @@ void verify(const ir::Graph& g, const Partition& p) {
   }
   for (ir::NodeId i = 0; i < g.nodes.size(); ++i)
     if (p.group_of[i] != kNoGroup && !done[i]) throw std::logic_error(fmt::format("%{} is never computed", i));
+  for (const ir::Output& o : g.outputs)
+    if (!ready(o.value.node, ready)) throw std::logic_error(fmt::format("output %{} is never computed", o.value.node));
 }
 
 }  // namespace bp::passes

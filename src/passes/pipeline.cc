@@ -38,8 +38,8 @@ class Pipeline {
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 #ifndef NDEBUG
     state.graph.verify();
-    if (!state.partition.groups.empty()) verify(state.graph, state.partition);
 #endif
+    if (!state.partition.groups.empty()) verify(state.graph, state.partition);
     record(state, name, seconds);
   }
 
@@ -62,7 +62,10 @@ Optimised run_pipeline(ir::Graph g, const PipelineOptions& options) {
   pipeline.record(state, "trace", 0);
   pipeline.pass(state, "simplify", [&] { state.graph = simplify(state.graph); });
   state.partition = singletons(state.graph);
-  pipeline.pass(state, "fuse", [&] { state.partition = fuse(state.graph); });
+  pipeline.pass(state, "fuse", [&] {
+    state.graph = split_transparent(state.graph);
+    state.partition = fuse(state.graph);
+  });
   pipeline.pass(state, "schedule", [&] { schedule(state.graph, state.partition); });
   return state;
 }

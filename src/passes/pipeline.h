@@ -31,7 +31,8 @@ Optimised run_pipeline(ir::Graph g, const PipelineOptions& options);
 
 // The passes, one a file.
 ir::Graph simplify(const ir::Graph& g);  // folds constants, merges equal nodes, drops dead ones, cancels inverse pairs
-Partition fuse(const ir::Graph& g);      // groups nodes that are computed together
+ir::Graph split_transparent(const ir::Graph& g);  // a loop's own broadcasts and fills; part of fuse
+Partition fuse(const ir::Graph& g);               // groups nodes that are computed together
 void schedule(const ir::Graph& g,
               Partition& p);  // orders groups: states are overwritten after their last reader, memory is freed early
 
