@@ -73,9 +73,9 @@ Walk transpose_walk(const ir::Attrs& attrs, const Shape& in, const Shape& out) {
 Walk broadcast_walk(const Shape& in, const Shape& out) {
   Walk w{ir::to_ints(out), Ints(static_cast<std::size_t>(out.rank()), 0), strides_of(out)};
   const Ints strides = strides_of(in);
-  const int extra = out.rank() - in.rank();
-  for (int d = 0; d < in.rank(); ++d)
-    if (in[d] != 1) w.from[static_cast<std::size_t>(d + extra)] = strides[static_cast<std::size_t>(d)];
+  const auto extra = static_cast<std::size_t>(out.rank() - in.rank());  // new leading dimensions
+  for (std::size_t d = 0; d < strides.size(); ++d)
+    if (in[static_cast<int>(d)] != 1) w.from[d + extra] = strides[d];
   return w;
 }
 
