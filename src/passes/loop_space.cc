@@ -31,14 +31,20 @@ bool is_small_integer(const Graph& g, Value v) {
   return n.op == OpId::random_bits && n.attrs.integer("width") <= 24;
 }
 
+// Integers are exact in a loop only while f32 or f64 holds them: no cast between integers but the widening of i32 and
+// u8 (which asks for f64). A float truncates and saturates.
 bool is_cast_of_loops(DType from, DType to) {
-  if (to == DType::boolean || is_float(to)) return true;
-  return from == DType::boolean;
+  if (to == DType::boolean || is_float(to) || is_float(from) || from == DType::boolean) return true;
+  return from != DType::i64 && size_of(to) > size_of(from);
+}
+bool is_integer_cast(const Node& n, DType from) {
+  return n.op == OpId::cast && is_integer(from) && is_integer(n.types[0].dtype);
 }
 
 // The dtype a node forces on its loop: f64, f32, or none (boolean) when it has no floating value.
 DType forced_compute(const Graph& g, const Node& n) {
   bool f32_seen = false;
+  if (!n.inputs.empty() && is_integer_cast(n, g.type(n.inputs[0]).dtype)) return DType::f64;
   for (const Type& t : n.types) {
     if (t.dtype == DType::f64) return DType::f64;
     f32_seen |= is_float(t.dtype);

@@ -1,5 +1,6 @@
 // Groups of kind loop to steps: a LoopSpace becomes a LoopProgram, its operands the step's reads and writes.
 #include <algorithm>
+#include <limits>
 #include <map>
 
 #include "cpu/kernels/loop_program.h"
@@ -195,8 +196,21 @@ class Writer {
     const DType from = g_.type(n.inputs[0]).dtype, to = n.types[0].dtype;
     if (to == DType::boolean && from != DType::boolean) return program_.binary(LoopOp::ne, a, program_.constant(0));
     if (to == DType::bf16) return program_.unary(LoopOp::to_bf16, a);
+    if (is_float(from) && is_integer(to)) return write_truncation(to, a);
     if (to == DType::f32 && space_.compute == DType::f64) return program_.unary(LoopOp::to_f32, a);
     return a;
+  }
+
+  // Toward zero, within the integer's range, NaN as 0.
+  int write_truncation(DType to, int a) {
+    const int number = program_.select(program_.binary(LoopOp::eq, a, a), a, program_.constant(0));
+    const auto bounds = dispatch(to, [](auto zero) {
+      using T = decltype(zero);
+      return std::pair(static_cast<double>(std::numeric_limits<T>::min()),
+                       static_cast<double>(std::numeric_limits<T>::max()));
+    });
+    const int low = program_.binary(LoopOp::max, number, program_.constant(bounds.first));
+    return program_.unary(LoopOp::trunc, program_.binary(LoopOp::min, low, program_.constant(bounds.second)));
   }
 
   Lowering& l_;
