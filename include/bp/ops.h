@@ -242,6 +242,7 @@ struct CrossEntropyOptions {
   Tensor class_weights = {};  // [classes]; the mean is weighted, as PyTorch's
   Reduction reduction = Reduction::mean;
 };
+// An id outside [0, classes) gives NaN; when the ids are an argument of a compiled step, Error(value) before it runs.
 // logits [.., classes]; target: integer ids [..] or probabilities [.., classes]. -sum(p * log_softmax(logits)).
 Tensor cross_entropy(const Tensor& logits, const Tensor& target, const CrossEntropyOptions& options = {});
 // target in [0, 1], same shape. max(z, 0) - z t + log1p(exp(-|z|)).

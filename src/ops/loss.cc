@@ -73,7 +73,9 @@ Tensor masked_sum(const Tensor& mask, const Tensor& x) { return sum(select(mask,
 Tensor cross_entropy_of_ids(const Rows& rows, const Tensor& ids, const Shape& shape, const CrossEntropyOptions& o) {
   const std::int64_t classes = rows.shifted.shape()[1];
   const DType t = rows.shifted.dtype();
-  const Tensor flat = reshape(cast(ids, ids.dtype() == DType::u8 ? DType::i32 : ids.dtype()), Shape{ids.numel()});
+  // The mark lets a compiled step check ids that are its arguments before it runs.
+  const Tensor flat = record1(OpId::reshape, {cast(ids, ids.dtype() == DType::u8 ? DType::i32 : ids.dtype())},
+                              {{"shape", Ints{ids.numel()}}, {"index_limit", classes}});
   const Tensor hit = equal(unsqueeze(flat, 1), arange(classes, flat.dtype()));
   Tensor loss = rows.lse - masked_sum(hit, rows.shifted), weight;
   if (o.class_weights.defined()) {

@@ -60,6 +60,25 @@ TEST(Replay, AGuardedStepKeepsTheStateWhenTheLossIsNotFinite) {
   EXPECT_DOUBLE_EQ(w.get().item(), 1.75);
 }
 
+TEST(Replay, LabelsOutOfRangeAreToldBeforeAnythingRuns) {
+  Variable w(Tensor::from<double>({1, 2, 3, 4, 5, 6}, {2, 3}));
+  auto step = compile([&](Tensor x, Tensor ids) {
+    const Scope layer("head");
+    const Tensor loss = cross_entropy(matmul(x, w), ids);
+    w.set(w - grad(loss, w));
+    return loss;
+  });
+  const Tensor x = Tensor::from<double>({1, 2, 3, 4}, {2, 2}), before = w.get();
+  try {
+    step(x, Tensor::from<std::int64_t>({2, 12}));
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::value);
+    EXPECT_NE(std::string(e.what()).find("index 12 at position 1 is outside [0, 3)"), std::string::npos) << e.what();
+  }
+  EXPECT_EQ(w.get().to_vector<double>(), before.to_vector<double>());
+}
+
 TEST(Replay, DiagnoseNamesTheOperationAndTheLayer) {
   Variable w(Tensor::from<double>({2}));
   auto step = compile([&](Tensor x) {

@@ -159,7 +159,7 @@ std::vector<IndexCheck> find_index_checks(const ir::Graph& g) {
       continue;
     }
     const std::uint32_t input = source_of(g, index, input_index);
-    if (input == ~0u) continue;
+    if (input == ~0u || (n.attrs.has("index_limit") && g.inputs[input].kind != ir::InputKind::argument)) continue;
     const Type& t = g.nodes[g.inputs[input].node].types[0];
     if (!is_integer(t.dtype)) continue;
     const std::string& scope = ir::scope_path(n.scope);
