@@ -138,7 +138,7 @@ Report run(const Config& c, const Datasets& sets, const std::string& folder, boo
 
   Report report{folder, trainer.fit(loader, validation ? &*validation : nullptr), std::nullopt};
   if (report.result.stop == Stop::interrupted) return report;
-  if (c.keep_best) {
+  if (c.keep_best && fs::exists(options.best_model)) {
     load_state(options.best_model, model);
   } else {
     save_state(in(folder, "model.safetensors"), model, nullptr, options.metadata);
