@@ -23,28 +23,23 @@ class CopyKernel final : public Kernel {
   std::size_t bytes_;
 };
 
-// Whether each state that a step overwrites has no reader after it, nor beside it unless that is safe.
+// Whether each state that a step overwrites has a reader after it, or beside it where that is not safe.
 std::vector<bool> unsafe_updates(const ir::Graph& g, const Program& p) {
+  std::vector<std::uint32_t> reader(g.inputs.size(), kNone);   // last step that reads the input
+  std::vector<std::uint32_t> writer(g.outputs.size(), kNone);  // first step that writes the output
+  for (std::uint32_t s = 0; s < p.steps.size(); ++s) {
+    for (BufferId b : p.steps[s].reads)
+      if (p.buffers[b].kind == MemoryRef::Kind::input) reader[p.buffers[b].index] = s;
+    for (BufferId b : p.steps[s].writes)
+      if (const MemoryRef& m = p.buffers[b]; m.kind == MemoryRef::Kind::output && writer[m.index] == kNone)
+        writer[m.index] = s;
+  }
   std::vector<bool> unsafe(g.outputs.size(), false);
-  const auto touches = [&](const std::vector<BufferId>& list, MemoryRef::Kind kind, std::uint32_t index) {
-    return std::any_of(list.begin(), list.end(),
-                       [&](BufferId b) { return p.buffers[b].kind == kind && p.buffers[b].index == index; });
-  };
-  std::vector<std::uint32_t> writer(g.outputs.size(), kNone);
-  for (std::uint32_t k = 0; k < g.outputs.size(); ++k) {
-    if (g.outputs[k].updates < 0) continue;
-    const auto state = static_cast<std::uint32_t>(g.outputs[k].updates);
-    std::uint32_t written = kNone;
-    for (std::uint32_t s = 0; s < p.steps.size(); ++s) {
-      const Step& step = p.steps[s];
-      const bool writes = touches(step.writes, MemoryRef::Kind::output, k);
-      const bool reads = touches(step.reads, MemoryRef::Kind::input, state);
-      if (written != kNone && s > written && reads) unsafe[k] = true;
-      if (writes && written == kNone) {
-        written = s;
-        if (reads && !step.inplace_safe) unsafe[k] = true;
-      }
-    }
+  for (std::size_t k = 0; k < g.outputs.size(); ++k) {
+    if (g.outputs[k].updates < 0 || writer[k] == kNone) continue;
+    const std::uint32_t last = reader[static_cast<std::size_t>(g.outputs[k].updates)];
+    if (last == kNone) continue;
+    unsafe[k] = last > writer[k] || (last == writer[k] && !p.steps[last].inplace_safe);
   }
   return unsafe;
 }

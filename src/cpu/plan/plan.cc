@@ -1,8 +1,11 @@
-// Greedy-by-size placement of arena buffers.
+// Placement of arena buffers: greedy by size, or by time where there are many.
 #include "cpu/plan/plan.h"
 
 #include <algorithm>
-#include <numeric>
+#include <functional>
+#include <map>
+#include <queue>
+#include <set>
 
 namespace bp::cpu {
 
@@ -60,15 +63,67 @@ class Placed {
   std::vector<std::vector<std::uint32_t>> blocks_;
 };
 
-}  // namespace
+// Free ranges of the arena, found by size (best fit) and by place (to join neighbours).
+class FreeList {
+ public:
+  std::size_t take(std::size_t bytes) {
+    const auto fit = by_size_.lower_bound({bytes, 0});
+    if (fit == by_size_.end()) return grow(bytes);
+    const auto [size, offset] = *fit;
+    erase(offset, size);
+    if (size > bytes) insert(offset + bytes, size - bytes);
+    return offset;
+  }
+  void give(std::size_t offset, std::size_t bytes) {
+    auto next = by_offset_.lower_bound(offset);
+    if (next != by_offset_.end() && next->first == offset + bytes) {
+      bytes += next->second;
+      erase(next->first, next->second);
+    }
+    const auto before = by_offset_.lower_bound(offset);
+    if (before != by_offset_.begin())
+      if (const auto last = std::prev(before); last->first + last->second == offset) {
+        offset = last->first;
+        bytes += last->second;
+        erase(last->first, last->second);
+      }
+    insert(offset, bytes);
+  }
+  std::size_t end() const noexcept { return end_; }
 
-void plan_memory(Program& p) {
-  std::vector<Life> lives = lifetimes(p);
+ private:
+  // New bytes at the end, joined with a free range that reaches it.
+  std::size_t grow(std::size_t bytes) {
+    std::size_t offset = end_;
+    if (!by_offset_.empty())
+      if (const auto last = *std::prev(by_offset_.end()); last.first + last.second == end_) {
+        offset = last.first;
+        erase(last.first, last.second);
+      }
+    end_ = offset + bytes;
+    return offset;
+  }
+  void insert(std::size_t offset, std::size_t bytes) {
+    by_offset_.emplace(offset, bytes);
+    by_size_.emplace(bytes, offset);
+  }
+  void erase(std::size_t offset, std::size_t bytes) {
+    by_offset_.erase(offset);
+    by_size_.erase({bytes, offset});
+  }
+  std::map<std::size_t, std::size_t> by_offset_;
+  std::set<std::pair<std::size_t, std::size_t>> by_size_;
+  std::size_t end_ = 0;
+};
+
+// Greedy by size compares every pair of lives: past this many, buffers are placed in order of time instead.
+constexpr std::size_t kGreedyLives = 2000;
+
+void place_by_size(Program& p, std::vector<Life>& lives) {
   std::sort(lives.begin(), lives.end(), [](const Life& a, const Life& b) {
     return a.bytes != b.bytes ? a.bytes > b.bytes : a.first != b.first ? a.first < b.first : a.id < b.id;
   });
   Placed placed(p.steps.size());
-  p.arena_bytes = 0;
   for (const Life& life : lives) {
     std::size_t at = 0;
     for (auto [begin, end] : placed.during(life)) {
@@ -79,6 +134,33 @@ void plan_memory(Program& p) {
     p.buffers[life.id].offset = at;
     p.arena_bytes = std::max(p.arena_bytes, at + life.bytes);
   }
+}
+
+void place_by_time(Program& p, std::vector<Life>& lives) {
+  std::sort(lives.begin(), lives.end(), [](const Life& a, const Life& b) {
+    return a.first != b.first ? a.first < b.first : a.bytes != b.bytes ? a.bytes > b.bytes : a.id < b.id;
+  });
+  using End = std::pair<std::uint32_t, const Life*>;
+  std::priority_queue<End, std::vector<End>, std::greater<>> living;
+  FreeList free;
+  for (const Life& life : lives) {
+    for (; !living.empty() && living.top().first < life.first; living.pop())
+      free.give(p.buffers[living.top().second->id].offset, living.top().second->bytes);
+    p.buffers[life.id].offset = free.take(life.bytes);
+    living.emplace(life.last, &life);
+  }
+  p.arena_bytes = free.end();
+}
+
+}  // namespace
+
+void plan_memory(Program& p) {
+  std::vector<Life> lives = lifetimes(p);
+  p.arena_bytes = 0;
+  if (lives.size() <= kGreedyLives)
+    place_by_size(p, lives);
+  else
+    place_by_time(p, lives);
 }
 
 }  // namespace bp::cpu
