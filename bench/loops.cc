@@ -82,7 +82,6 @@ Case adam(std::int64_t rows, std::int64_t cols) {
   return {"adam", p, 28, [](auto& t) {
             float *pw = t[4].data(), *pm = t[5].data(), *pv = t[6].data();
             const float *w0 = t[0].data(), *g0 = t[1].data(), *m0 = t[2].data(), *v0 = t[3].data();
-#pragma GCC ivdep
             for (std::size_t i = 0; i < t[0].size(); ++i) {
               const float a = 0.9f * m0[i] + 0.1f * g0[i], b = 0.999f * v0[i] + 0.001f * g0[i] * g0[i];
               pm[i] = a, pv[i] = b;
