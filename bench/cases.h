@@ -132,6 +132,16 @@ inline Case make_case(const std::string& name, bp::DType dtype, double scale = 1
   return c;
 }
 
+// A step of a golden run: the loss, then the norm of each parameter's gradient; updates.
+inline std::vector<bp::Tensor> golden_step(const Case& c, const bp::Tensor& x, const bp::Tensor& t) {
+  const bp::Tensor loss = c.loss(c.model(x), t);
+  const std::vector<bp::Tensor> grads = bp::grad(loss, c.parameters);
+  std::vector<bp::Tensor> out{loss};
+  for (const bp::Tensor& g : grads) out.push_back(bp::norm(g));
+  c.optimizer->update(grads);
+  return out;
+}
+
 // --name value, with a default.
 inline std::string option(int argc, char** argv, const std::string& name, const std::string& otherwise) {
   for (int i = 1; i + 1 < argc; ++i)

@@ -10,16 +10,8 @@ int main(int argc, char** argv) try {
   const auto steps = static_cast<std::uint32_t>(std::stoul(bench::option(argc, argv, "steps", "20")));
   const int threads = std::stoi(bench::option(argc, argv, "threads", "0"));
   const bench::Case c = bench::make_case(name, dtype);
-  auto step = bp::compile(
-      [&](const bp::Tensor& x, const bp::Tensor& t) {
-        const bp::Tensor loss = c.loss(c.model(x), t);
-        const std::vector<bp::Tensor> grads = bp::grad(loss, c.parameters);
-        std::vector<bp::Tensor> out{loss};
-        for (const bp::Tensor& g : grads) out.push_back(bp::norm(g));
-        c.optimizer->update(grads);
-        return out;
-      },
-      {.mode = bp::Mode::train, .threads = threads});
+  auto step = bp::compile([&](const bp::Tensor& x, const bp::Tensor& t) { return bench::golden_step(c, x, t); },
+                          {.mode = bp::Mode::train, .threads = threads});
   std::vector<std::string> losses, norms;
   for (std::uint32_t s = 0; s < steps; ++s) {
     const auto [x, t] = c.batch(s);

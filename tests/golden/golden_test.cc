@@ -31,16 +31,8 @@ double rounding(double x, int digits) { return 0.5 * std::pow(10.0, std::floor(s
 void replay(const std::string& name, bp::DType dtype, std::size_t steps, double tolerance) {
   const Golden expected = golden(name);
   const bench::Case c = bench::make_case(name, dtype);
-  auto step = bp::compile(
-      [&](const bp::Tensor& x, const bp::Tensor& t) {
-        const bp::Tensor loss = c.loss(c.model(x), t);
-        const std::vector<bp::Tensor> grads = bp::grad(loss, c.parameters);
-        std::vector<bp::Tensor> out{loss};
-        for (const bp::Tensor& g : grads) out.push_back(bp::norm(g));
-        c.optimizer->update(grads);
-        return out;
-      },
-      {.mode = bp::Mode::train});
+  auto step = bp::compile([&](const bp::Tensor& x, const bp::Tensor& t) { return bench::golden_step(c, x, t); },
+                          {.mode = bp::Mode::train});
   for (std::size_t s = 0; s < std::min(steps, expected.losses.size()); ++s) {
     const auto [x, t] = c.batch(static_cast<std::uint32_t>(s));
     const std::vector<bp::Tensor> out = step(x, t);
