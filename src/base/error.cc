@@ -1,5 +1,5 @@
-// Names of error kinds.
-#include "bp/error.h"
+// Error kinds by name, and the making of a message.
+#include "base/error.h"
 
 namespace bp {
 
@@ -18,6 +18,10 @@ const char* name_of(ErrorKind kind) noexcept {
     case ErrorKind::interrupted: return "interrupted";
   }
   return "?";
+}
+
+void fail_formatted(ErrorKind kind, fmt::string_view format, fmt::format_args args) {
+  throw Error(kind, fmt::vformat(format, args));
 }
 
 }  // namespace bp

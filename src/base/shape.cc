@@ -1,6 +1,8 @@
 // Shape, strides and broadcasting.
 #include "bp/shape.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/error.h"

@@ -1,5 +1,7 @@
 // safetensors: 8 bytes of header size, a JSON header {name: {dtype, shape, data_offsets}}, then the tensors' bytes.
 // https://github.com/huggingface/safetensors#format
+#include <fmt/format.h>
+
 #include <sys/mman.h>
 #include <unistd.h>
 #include <zlib.h>

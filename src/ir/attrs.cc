@@ -1,6 +1,8 @@
 // Attrs: lookup, hashing and printing.
 #include "ir/attrs.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
 #include <cassert>

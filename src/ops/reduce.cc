@@ -1,5 +1,7 @@
 // Reductions over axes: sum, max, min, prod with their rules, and argmax, argmin. statistics.cc composes mean, var,
 // norm and logsumexp of them.
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "ops/walk.h"

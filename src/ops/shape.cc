@@ -1,5 +1,7 @@
 // Ops that rename elements: reshape, transpose, broadcast, reverse, and the builders made of them (flatten, squeeze,
 // unsqueeze). slice.cc and concatenate.cc hold the ops that select and join.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 

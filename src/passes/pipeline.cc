@@ -1,6 +1,8 @@
 // The pass pipeline.
 #include "passes/pipeline.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 

@@ -1,6 +1,8 @@
 // Checking a table against the rules of its group.
 #include "train/config_section.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/error.h"
