@@ -72,10 +72,10 @@ std::vector<Type> infer_broadcast(const InferArgs& a) {
 void reference_broadcast(const KernelArgs& k) {
   const Shape &in = k.in[0].type.shape, &out = k.out[0].type.shape;
   const Strides strides = strides_of(in);
-  const int extra = out.rank() - in.rank();
+  const auto extra = static_cast<std::size_t>(out.rank() - in.rank());
   Place from;
-  for (int d = 0; d < in.rank(); ++d)
-    if (in[d] != 1) from.strides[static_cast<std::size_t>(d + extra)] = strides[static_cast<std::size_t>(d)];
+  for (std::size_t d = 0; d < static_cast<std::size_t>(in.rank()); ++d)
+    if (in[static_cast<int>(d)] != 1) from.strides[d + extra] = strides[d];
   copy_box(out, k.in[0], from, k.out[0], {0, strides_of(out)});
 }
 
