@@ -26,18 +26,6 @@ Partition singletons(const ir::Graph& g) {
   return p;
 }
 
-std::vector<ir::Value> group_results(const ir::Graph& g, const Partition& p, std::uint32_t group) {
-  std::vector<ir::Value> out;
-  const auto add = [&](ir::Value v) {
-    if (p.group_of[v.node] == group && std::find(out.begin(), out.end(), v) == out.end()) out.push_back(v);
-  };
-  for (ir::NodeId i = 0; i < g.nodes.size(); ++i)
-    if (p.group_of[i] != group)
-      for (ir::Value v : g.nodes[i].inputs) add(v);
-  for (const ir::Output& o : g.outputs) add(o.value);
-  return out;
-}
-
 std::vector<std::vector<ir::Value>> all_group_results(const ir::Graph& g, const Partition& p) {
   std::vector<std::vector<ir::Value>> out(p.groups.size());
   const auto add = [&](ir::Value v) {

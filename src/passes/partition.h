@@ -29,10 +29,7 @@ struct Partition {
 // Every node by itself: what the fuse pass starts from, and what runs with the pass switched off.
 Partition singletons(const ir::Graph& g);
 
-// The values of a group that others read (or that leave the graph): what it must write to memory.
-std::vector<ir::Value> group_results(const ir::Graph& g, const Partition& p, std::uint32_t group);
-
-// The same for all groups at once, in one walk.
+// By group: its values that others read, or that leave the graph: what it must write to memory.
 std::vector<std::vector<ir::Value>> all_group_results(const ir::Graph& g, const Partition& p);
 
 // Throws std::logic_error when a node is in two groups, or the order of the groups cannot run.
