@@ -1,19 +1,23 @@
-// The cases of the training-step benchmark (tiny, mlp, cnn): models, data made by formula, losses and optimizers. Used
-// by golden, train_step and gradient_cost. The numbering of parameters and batches follows the golden runs' recipe:
+// The cases of the training-step benchmark (tiny, mlp, cnn, resnet20): models, data made by formula, losses and
+// optimizers. Used by golden, train_step and gradient_cost. The numbering of parameters and batches follows the golden
+// runs' recipe:
 //   h = (i+1) * 2654435761 xor (k+1) * 2246822519; h ^= h >> 16; h *= 0x85EBCA6B; h ^= h >> 13; h *= 0xC2B2AE35; h ^= h
 //   >> 16 uniform(k, i) = (h >> 8) / 2^24; a parameter is (2 uniform - 1) / sqrt(fan_in); batch s: inputs k = 1000 +
-//   2s, targets k = 1001 + 2s.
+//   2s, targets k = 1001 + 2s. Weights of norms are 1, their biases 0.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "bp/bp.h"
+#include "resnet20_case.h"
 
 namespace bench {
 
@@ -57,6 +61,16 @@ inline bp::Tensor uniform_tensor(std::uint32_t k, const bp::Shape& shape, bp::DT
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = uniform(k, static_cast<std::uint32_t>(i));
   return make(values, shape, dtype);
 }
+// Images [N, H, W, C]; the formula counts in [N, C, H, W].
+inline bp::Tensor image_tensor(std::uint32_t k, const bp::Shape& shape, bp::DType dtype) {
+  const std::int64_t channels = shape.back(), pixels = shape[1] * shape[2];
+  std::vector<double> values(static_cast<std::size_t>(shape.numel()));
+  for (std::int64_t i = 0; i < shape.numel(); ++i) {
+    const std::int64_t n = i / (pixels * channels), pixel = i / channels % pixels, c = i % channels;
+    values[static_cast<std::size_t>(i)] = uniform(k, static_cast<std::uint32_t>((n * channels + c) * pixels + pixel));
+  }
+  return make(values, shape, dtype);
+}
 inline bp::Tensor class_tensor(std::uint32_t k, const bp::Shape& shape, std::uint32_t classes) {
   std::vector<std::int64_t> values(static_cast<std::size_t>(shape.numel()));
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = bits(k, static_cast<std::uint32_t>(i)) % classes;
@@ -97,9 +111,18 @@ struct Case {
 template <class M> Case with_model(bp::DType dtype) {
   auto model = std::make_shared<M>();
   bp::nn::init(*model, bp::Key(0), dtype);
+  std::vector<bp::Variable> norms;  // keep the 1 and 0 that init gave them
+  bp::nn::for_each_layer(*model, [&](const std::string&, bp::nn::Layer& layer) {
+    if (!std::string_view(layer.kind()).ends_with("_norm")) return;
+    for (bp::Variable& v : bp::nn::parameters(layer)) norms.push_back(std::move(v));
+  });
   Case c;
-  std::uint32_t k = 0;
-  for (bp::Variable& v : c.parameters = bp::nn::parameters(*model)) v.set(parameter(k++, v.shape(), dtype));
+  c.parameters = bp::nn::parameters(*model);
+  for (std::uint32_t k = 0; k < c.parameters.size(); ++k) {
+    bp::Variable& v = c.parameters[k];
+    const auto same = [&v](const bp::Variable& norm) { return norm.same_cell(v); };
+    if (std::none_of(norms.begin(), norms.end(), same)) v.set(parameter(k, v.shape(), dtype));
+  }
   c.model = [m = model.get()](const bp::Tensor& x) { return (*m)(x); };
   c.owner = model;
   return c;
@@ -107,7 +130,6 @@ template <class M> Case with_model(bp::DType dtype) {
 
 inline bp::Tensor class_loss(const bp::Tensor& y, const bp::Tensor& t) { return bp::cross_entropy(y, t); }
 
-// Images are numbered [N, C, H, W]; with one channel that is our order too.
 inline Case make_case(const std::string& name, bp::DType dtype, double scale = 1) {
   Case c;
   if (name == "tiny") {
@@ -126,8 +148,16 @@ inline Case make_case(const std::string& name, bp::DType dtype, double scale = 1
     c.batch = [dtype, shape](std::uint32_t s) {
       return std::pair(uniform_tensor(1000 + 2 * s, shape, dtype), class_tensor(1001 + 2 * s, {64}, 10));
     };
+  } else if (name == "resnet20") {
+    c = with_model<ResNet20>(dtype);
+    c.loss = class_loss;
+    c.optimizer = std::make_shared<bp::optim::SGD>(
+        c.parameters, bp::optim::SGDOptions{.lr = 0.1 * scale, .momentum = 0.9, .weight_decay = 1e-4});
+    c.batch = [dtype](std::uint32_t s) {
+      return std::pair(image_tensor(1000 + 2 * s, {64, 32, 32, 3}, dtype), class_tensor(1001 + 2 * s, {64}, 10));
+    };
   } else {
-    throw std::runtime_error("unknown case " + name + ": expected tiny, mlp or cnn");
+    throw std::runtime_error("unknown case " + name + ": expected tiny, mlp, cnn or resnet20");
   }
   return c;
 }

@@ -30,9 +30,9 @@ double rounding(double x, int digits) { return 0.5 * std::pow(10.0, std::floor(s
 
 // Under the sanitizers a step takes seconds; memory errors show in the first ones.
 #if defined(__SANITIZE_ADDRESS__)
-constexpr std::size_t kSteps = 2;
+constexpr std::size_t kSteps = 2, kHeavySteps = 1;
 #else
-constexpr std::size_t kSteps = 20;
+constexpr std::size_t kSteps = 20, kHeavySteps = 2;
 #endif
 
 void replay(const std::string& name, bp::DType dtype, std::size_t steps, double tolerance) {
@@ -61,5 +61,9 @@ TEST(Golden, MlpF64) { replay("mlp", bp::f64, kSteps, 1e-8); }
 TEST(Golden, MlpF32) { replay("mlp", bp::f32, kSteps, f32_tolerance("mlp")); }
 TEST(Golden, CnnF64) { replay("cnn", bp::f64, kSteps, 1e-8); }
 TEST(Golden, CnnF32) { replay("cnn", bp::f32, kSteps, f32_tolerance("cnn")); }
+
+// Chaotic at its rate, and heavy: the first steps only. bench/golden replays all of them.
+TEST(Golden, Resnet20F64) { replay("resnet20", bp::f64, kHeavySteps, 1e-8); }
+TEST(Golden, Resnet20F32) { replay("resnet20", bp::f32, kHeavySteps, 5e-3); }
 
 }  // namespace
