@@ -1,4 +1,4 @@
-// The cases of the training-step benchmark (tiny, mlp, cnn, resnet20): models, data made by formula, losses and
+// The cases of the training-step benchmark (tiny, mlp, cnn, resnet20, gpt): models, data made by formula, losses and
 // optimizers. Used by golden, train_step and gradient_cost. The numbering of parameters and batches follows the golden
 // runs' recipe:
 //   h = (i+1) * 2654435761 xor (k+1) * 2246822519; h ^= h >> 16; h *= 0x85EBCA6B; h ^= h >> 13; h *= 0xC2B2AE35; h ^= h
@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "bp/bp.h"
+#include "gpt_case.h"
 #include "resnet20_case.h"
 
 namespace bench {
@@ -38,10 +39,16 @@ inline bp::Tensor make(const std::vector<double>& values, const bp::Shape& shape
 }
 
 // Parameter k in our layout. The formula counts in [out, in] and [out, in, h, w]; we store [in, out] and [h, w, in,
-// out].
-inline bp::Tensor parameter(std::uint32_t k, const bp::Shape& shape, bp::DType dtype) {
+// out]. What is no kernel (a table of embeddings) is stored as it is counted.
+inline bp::Tensor parameter(std::uint32_t k, const bp::Shape& shape, bp::DType dtype, bool kernel = true) {
   const std::int64_t n = shape.numel();
   std::vector<double> values(static_cast<std::size_t>(n));
+  if (!kernel) {
+    const double fan_in = static_cast<double>(shape.rank() > 1 ? n / shape[0] : n);
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = (2 * uniform(k, static_cast<std::uint32_t>(i)) - 1) / std::sqrt(fan_in);
+    return make(values, shape, dtype);
+  }
   const std::int64_t out = shape.back(), rows = n / out;  // ours: [rows, out]
   const double fan_in = shape.rank() > 1 ? static_cast<double>(rows) : static_cast<double>(n);
   const std::int64_t in = shape.rank() > 2 ? shape[shape.rank() - 2] : 1, spatial = shape.rank() > 2 ? rows / in : rows;
@@ -118,10 +125,13 @@ template <class M> Case with_model(bp::DType dtype) {
   });
   Case c;
   c.parameters = bp::nn::parameters(*model);
-  for (std::uint32_t k = 0; k < c.parameters.size(); ++k) {
-    bp::Variable& v = c.parameters[k];
+  std::uint32_t k = 0;
+  for (bp::nn::NamedVariable& s : bp::nn::state(*model)) {
+    bp::Variable& v = s.variable;
+    if (!v.trainable()) continue;
     const auto same = [&v](const bp::Variable& norm) { return norm.same_cell(v); };
-    if (std::none_of(norms.begin(), norms.end(), same)) v.set(parameter(k, v.shape(), dtype));
+    if (std::none_of(norms.begin(), norms.end(), same)) v.set(parameter(k, v.shape(), dtype, s.is_kernel));
+    ++k;
   }
   c.model = [m = model.get()](const bp::Tensor& x) { return (*m)(x); };
   c.owner = model;
@@ -156,8 +166,15 @@ inline Case make_case(const std::string& name, bp::DType dtype, double scale = 1
     c.batch = [dtype](std::uint32_t s) {
       return std::pair(image_tensor(1000 + 2 * s, {64, 32, 32, 3}, dtype), class_tensor(1001 + 2 * s, {64}, 10));
     };
+  } else if (name == "gpt") {
+    c = with_model<Gpt>(dtype);
+    c.loss = class_loss;
+    c.optimizer = std::make_shared<bp::optim::AdamW>(c.parameters, bp::optim::AdamWOptions{.lr = 3e-4 * scale});
+    c.batch = [](std::uint32_t s) {
+      return std::pair(class_tensor(1000 + 2 * s, {16, 128}, 96), class_tensor(1001 + 2 * s, {16, 128}, 96));
+    };
   } else {
-    throw std::runtime_error("unknown case " + name + ": expected tiny, mlp, cnn or resnet20");
+    throw std::runtime_error("unknown case " + name + ": expected tiny, mlp, cnn, resnet20 or gpt");
   }
   return c;
 }

@@ -1,5 +1,6 @@
 // Times one training step (forward, loss, backward, optimizer, loss readable by the caller) on fixed data, one step at
-// a time after five warm-up steps; prints one JSON line. usage: train_step --case tiny|mlp|cnn|resnet20 [--dtype f32]
+// a time after five warm-up steps; prints one JSON line. usage: train_step --case tiny|mlp|cnn|resnet20|gpt [--dtype
+// f32]
 // [--threads 2] [--seconds 4] [--explain|--profile]
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -36,7 +37,8 @@ int main(int argc, char** argv) try {
   const auto [x, t] = c.batch(0);
   const double loss0 = step(x, t).item();
   if (argc > 1 && std::string(argv[argc - 1]) == "--explain") fmt::print("{}", step.explain());
-  if (argc > 1 && std::string(argv[argc - 1]) == "--profile") fmt::print("{}", step.profile(50, x, t));
+  if (argc > 1 && std::string(argv[argc - 1]) == "--profile")
+    fmt::print("{}", step.profile(name == "gpt" ? 5 : 50, x, t));
   for (int i = 0; i < 4; ++i) step(x, t).item();
   std::vector<double> times;
   double loss1 = 0;

@@ -1,0 +1,53 @@
+// The gpt case of the benchmark: token and position embeddings, four pre-norm blocks, an untied head without bias.
+// Included by cases.h; the recipe and sizes are those of its peers.
+#pragma once
+
+#include <array>
+
+#include "bp/bp.h"
+
+namespace bench {
+
+struct Gpt {
+  static constexpr std::int64_t kVocabulary = 96, kContext = 128, kWidth = 192, kHeads = 6;
+  struct Block {
+    bp::nn::LayerNorm norm1{kWidth};
+    bp::nn::Linear qkv{kWidth, 3 * kWidth}, proj{kWidth, kWidth};
+    bp::nn::LayerNorm norm2{kWidth};
+    bp::nn::Linear up{kWidth, 4 * kWidth}, down{4 * kWidth, kWidth};
+
+    // x: [B, T, C]
+    bp::Tensor operator()(bp::Tensor x) const {
+      x = x + proj(attend(qkv(norm1(x))));
+      return x + down(bp::gelu_tanh(up(norm2(x))));
+    }
+    // [B, T, 3 C] -> [B, T, C], causal, by plain operations
+    static bp::Tensor attend(const bp::Tensor& packed) {
+      const std::int64_t b = packed.size(0), t = packed.size(1), d = kWidth / kHeads;
+      const bp::Tensor heads =
+          bp::transpose(bp::reshape(packed, {b, t, 3, kHeads, d}), bp::Axes{2, 0, 3, 1, 4});  // [3, B, H, T, D]
+      const auto part = [&](std::int64_t i) { return bp::reshape(bp::slice(heads, 0, i, i + 1), {b, kHeads, t, d}); };
+      const bp::Tensor scores =
+          bp::matmul(part(0), part(1), false, true) * (1 / std::sqrt(static_cast<double>(d)));  // [B, H, T, T]
+      const bp::Tensor seen = bp::iota({t, t}, 0) >= bp::iota({t, t}, 1);
+      const bp::Tensor weights = bp::softmax(bp::select(seen, scores, bp::full({}, -1e30, scores.dtype())));
+      return bp::reshape(bp::transpose(bp::matmul(weights, part(2)), bp::Axes{0, 2, 1, 3}), {b, t, kWidth});
+    }
+    BP_FIELDS(Block, norm1, qkv, proj, norm2, up, down)
+  };
+
+  bp::Variable token{bp::zeros({kVocabulary, kWidth})}, position{bp::zeros({kContext, kWidth})};
+  std::array<Block, 4> blocks;
+  bp::nn::LayerNorm norm{kWidth};
+  bp::nn::Linear head{kWidth, kVocabulary, {.bias = false}};
+
+  // ids [B, T] -> logits [B, T, vocabulary]
+  bp::Tensor operator()(const bp::Tensor& ids) const {
+    bp::Tensor x = bp::gather(token, ids) + bp::slice(position, 0, 0, ids.size(1));
+    for (const Block& block : blocks) x = block(x);
+    return head(norm(x));
+  }
+  BP_FIELDS(Gpt, token, position, blocks, norm, head)
+};
+
+}  // namespace bench
