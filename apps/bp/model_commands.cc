@@ -74,7 +74,7 @@ int inspect(const InspectOptions& o) {
   TextTable table({"layer", "what", "output", "parameters", "MFLOP"}, {false, false, false, true, true});
   table.add({"", "input", c.input.str(), "", ""});
   double flops = 0;
-  for (const train::LayerRow& r : train::layer_rows(model, c.input)) {
+  for (const train::LayerRow& r : train::layer_rows(model, c.input, c.input_dtype())) {
     const std::string indent(static_cast<std::size_t>(2 * r.depth), ' ');
     table.add(
         {indent + r.path, r.what, r.output.str(), std::to_string(r.parameters), fmt::format("{:.3f}", r.flops / 1e6)});
@@ -91,15 +91,15 @@ int inspect(const InspectOptions& o) {
 
 int gradcheck(const GradcheckCommand& o) {
   train::Config c = train::read_config(o.file, o.set);
-  const data::ArrayDataset set = train::load_split(c, train::Split::train);
-  std::vector<std::int64_t> rows(static_cast<std::size_t>(std::min<std::int64_t>(o.samples, set.size())));
+  const train::SourcePtr set = train::load_split(c, train::Split::train);
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(std::min<std::int64_t>(o.samples, set->size())));
   std::iota(rows.begin(), rows.end(), 0);
   train::CheckOptions options;
   options.elements = o.elements;
   TextTable table({"parameter", "checked", "worst element", "analytic", "numeric", "error/allowed", ""},
                   {false, true, true, true, true, true, false});
   bool ok = true;
-  for (const train::ParameterCheck& p : train::check_gradients(c, set.fetch(rows), options)) {
+  for (const train::ParameterCheck& p : train::check_gradients(c, set->fetch(rows, Key{}), options)) {
     ok = ok && p.worst.ok;
     table.add({p.name, fmt::format("{} of {}", p.checked, p.elements), std::to_string(p.worst.element),
                fmt::format("{:.9g}", p.worst.analytic), fmt::format("{:.9g}", p.worst.numeric),

@@ -29,7 +29,7 @@ std::string bytes_text(double bytes) {
 
 void announce(const std::string& folder, const train::Config& c, const train::Datasets& sets,
               const ExecutableInfo& step) {
-  std::string rows = fmt::format("{} training", sets.train.size());
+  std::string rows = fmt::format("{} training", sets.train->size());
   if (sets.validation) rows += fmt::format(", {} validation", sets.validation->size());
   if (sets.test) rows += fmt::format(", {} test", sets.test->size());
   fmt::print(stderr, "{}: {} rows; {} parameters; a step needs {} and {:.3g} GFLOP\n", folder, rows,

@@ -21,6 +21,7 @@
 #include "bp/schedule.h"
 #include "bp/shape.h"
 #include "bp/tensor.h"
+#include "bp/text.h"
 #include "bp/train.h"
 #include "bp/variable.h"
 #include "bp/version.h"

@@ -34,6 +34,9 @@ class Source {
   // The rows in the order given, each in [0, size()). Random augmentation draws from key.fold(row): `key` belongs to
   // the epoch, so a sample looks the same whatever batch or thread it falls into.
   virtual Batch fetch(std::span<const std::int64_t> rows, Key key) const = 0;
+  // Class ids that are all known beforehand, against [0, classes): throws Error(value) naming the row. Sources that do
+  // not know them leave it to the compiled step, which looks at each batch.
+  virtual void check_targets(std::int64_t /*classes*/, const char* /*what*/) const {}
 };
 
 // Mean and standard deviation (with 1/N) of every channel: of the last dimension, or of everything when `x` is [N].
@@ -51,6 +54,7 @@ class ArrayDataset final : public Source {
   std::int64_t size() const override;
   Batch fetch(std::span<const std::int64_t> rows, Key key = Key{}) const override;
   Batch all() const;  // every row, in order
+  void check_targets(std::int64_t classes, const char* what) const override;
 
   const Array& inputs() const noexcept { return inputs_; }  // untransformed, all rows, whatever the subset
   const Array& targets() const noexcept { return targets_; }

@@ -118,6 +118,10 @@ Batch ArrayDataset::all() const {
   return fetch(rows);
 }
 
+void ArrayDataset::check_targets(std::int64_t classes, const char* what) const {
+  if (targets_.buffer && is_integer(targets_.dtype)) check_labels(targets_, classes, what);
+}
+
 ArrayDataset ArrayDataset::scaled() const {
   ArrayDataset d = *this;
   d.transform_ = true;

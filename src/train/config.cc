@@ -218,6 +218,7 @@ Config parse_config(Node root, const std::string& folder, const std::string& nam
   top.record("name", Node::of(c.name));
   c.seed = static_cast<std::uint64_t>(top.integer("seed"));
   c.dtype = top.text("dtype") == "f64" ? DType::f64 : DType::f32;
+  read_vocabulary(c, folder);
   read_model(c);
   read_loss(c);
   read_training(c);

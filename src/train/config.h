@@ -10,12 +10,13 @@
 #include "bp/datasets.h"
 #include "bp/layers.h"
 #include "bp/optim.h"
+#include "bp/text.h"
 #include "bp/train.h"
 #include "train/toml.h"
 
 namespace bp::train {
 
-// Where a split comes from. `targets` is empty for CSV, whose file holds both.
+// Where a split comes from. `targets` is empty for CSV and text, whose file holds both.
 struct Files {
   std::string inputs, targets;
 };
@@ -32,6 +33,8 @@ struct DataConfig {
   bool normalize = false;
   std::string target;  // CSV
   io::CsvOptions csv;
+  std::optional<data::Vocabulary> vocabulary;  // text; known before the model is built
+  std::int64_t context = 0, blocks = 0, stride = 0;
 };
 
 struct Config {
@@ -40,7 +43,8 @@ struct Config {
   std::uint64_t seed = 0;
   DType dtype = DType::f32;
   DataConfig data;
-  Shape input;           // of one sample
+  Shape input;  // of one sample
+  DType input_dtype() const { return data.vocabulary ? DType::i64 : dtype; }
   Shape output;          // of one sample
   nn::Sequential model;  // without values
   Task task = Task::classification;
@@ -66,22 +70,33 @@ struct Config {
 Config read_config(const std::string& path, const std::vector<std::string>& overrides = {});
 Config parse_config(Node root, const std::string& folder, const std::string& name);
 
+using SourcePtr = std::shared_ptr<const data::Source>;
 struct Datasets {
-  data::ArrayDataset train;
-  std::optional<data::ArrayDataset> validation, test;
+  SourcePtr train, validation, test;  // the last two null when there are none
 };
 // Reads and checks the files (labels, NaN, shapes against the model). What is found out on the way (means and
 // deviations, categories, input columns) goes into `config` and its tree, so that other data are treated alike.
 Datasets load_datasets(Config& config);
 enum class Split { train, validation, test };
 // One split, treated as the configuration of a finished run says.
-data::ArrayDataset load_split(Config& config, Split split);
+SourcePtr load_split(Config& config, Split split);
 // Inputs alone, for predictions: [N, input..]. The format is told by the name: .csv, .npy, otherwise IDX.
 Array load_inputs(const Config& config, const std::string& path);
 
-// Used by parse_config.
+// Used by parse_config and by each other.
 class Section;
+// A path of the configuration: relative to its file, or to the working directory where --set gave it.
+std::string resolved_path(const Node& path, const std::string& folder);
+// Where a split comes from; throws Error(config) when the configuration names none.
+const Files& files_of(const Config& config, Split split);
 nn::Sequential read_layers(Node& layers, const std::string& path, Shape& shape);
 void read_data(Section data, const std::string& folder, Config& config);
+
+// format = "text" (config_text.cc). Finds the vocabulary out, and puts its size in the place of "vocabulary" in
+// [model].
+void read_vocabulary(Config& config, const std::string& folder);
+void read_text_options(Section& data, Config& config);
+Datasets load_text(Config& config);
+SourcePtr load_text(Config& config, Split split);
 
 }  // namespace bp::train

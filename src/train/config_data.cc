@@ -11,25 +11,18 @@ namespace bp::train {
 
 namespace {
 
-std::string resolved(const Node& n, const std::string& folder) {
-  const std::filesystem::path path(n.text);
-  return std::filesystem::absolute(n.command_line ? path : std::filesystem::path(folder) / path)
-      .lexically_normal()
-      .string();
-}
-
 Files read_files(Section& s, std::string_view key, const std::string& folder) {
   Node& n = *s.value(key);
-  const bool csv = s.type() == "csv";
-  if (csv != (n.kind == Node::Kind::text))
+  const bool single = s.type() == "csv" || s.type() == "text";
+  if (single != (n.kind == Node::Kind::text))
     s.wrong(key, fmt::format("with format = \"{}\" expected {}, got {}", s.type(),
-                             csv ? "a path" : "{ inputs = path, targets = path }", n.str()));
+                             single ? "a path" : "{ inputs = path, targets = path }", n.str()));
   const auto path = [&](Node& at) {
-    std::string text = resolved(at, folder);
+    std::string text = resolved_path(at, folder);
     at = Node{Node::of(text)};
     return text;
   };
-  if (csv) return {path(n), {}};
+  if (single) return {path(n), {}};
   for (const auto& [name, value] : n.entries)
     if (name != "inputs" && name != "targets")
       s.wrong(key, fmt::format("unknown key \"{}\": expected inputs and targets", name));
@@ -61,17 +54,6 @@ void read_csv_options(Section& s, Config& c) {
       if (values.kind != Node::Kind::array) s.wrong("categories", fmt::format("{}: expected a list of texts", column));
       for (const Node& v : values.items) d.csv.categories[column].push_back(v.text);
     }
-}
-
-// Where data come from, for messages.
-const Files& files_of(const Config& c, Split split) {
-  const DataConfig& d = c.data;
-  if (split == Split::train) return d.train;
-  const std::optional<Files>& files = split == Split::test ? d.test : d.validation;
-  if (!files)
-    fail(ErrorKind::config, "the configuration names no {} data: give data.{}",
-         split == Split::test ? "test" : "validation", split == Split::test ? "test" : "validation");
-  return *files;
 }
 
 Array reshaped_inputs(const Config& c, Array x, const std::string& path) {
@@ -202,16 +184,34 @@ void find_moments(Config& c, const data::ArrayDataset& set) {
 
 }  // namespace
 
+std::string resolved_path(const Node& n, const std::string& folder) {
+  const std::filesystem::path path(n.text);
+  return std::filesystem::absolute(n.command_line ? path : std::filesystem::path(folder) / path)
+      .lexically_normal()
+      .string();
+}
+
+const Files& files_of(const Config& c, Split split) {
+  const DataConfig& d = c.data;
+  if (split == Split::train) return d.train;
+  const std::optional<Files>& files = split == Split::test ? d.test : d.validation;
+  if (!files)
+    fail(ErrorKind::config, "the configuration names no {} data: give data.{}",
+         split == Split::test ? "test" : "validation", split == Split::test ? "test" : "validation");
+  return *files;
+}
+
 void read_data(Section s, const std::string& folder, Config& c) {
   DataConfig& d = c.data;
   d.format = s.type();
   d.train = read_files(s, "train", folder);
   if (s.has("validation")) d.validation = read_files(s, "validation", folder);
   if (s.has("test")) d.test = read_files(s, "test", folder);
-  d.validation_fraction = s.number("validation_fraction");
+  if (!d.validation || s.has("validation_fraction")) d.validation_fraction = s.number("validation_fraction");
   if (d.validation && d.validation_fraction > 0)
     s.wrong("validation_fraction", "data.validation is given too: give one of them");
   d.limit = s.integer("limit");
+  if (d.format == "text") return read_text_options(s, c);
   d.classes = s.texts("classes");
   if (c.task == Task::classification && !d.classes.empty() &&
       static_cast<std::int64_t>(d.classes.size()) != c.output.back())
@@ -229,6 +229,7 @@ void read_data(Section s, const std::string& folder, Config& c) {
 }
 
 Datasets load_datasets(Config& c) {
+  if (c.data.format == "text") return load_text(c);
   data::ArrayDataset train = read_files(c, c.data.train, true);
   if (c.data.limit > 0) train = train.take(c.data.limit);
   std::optional<data::ArrayDataset> validation;
@@ -238,24 +239,31 @@ Datasets load_datasets(Config& c) {
     validation = smaller;
   }
   if (c.data.normalize) find_moments(c, train);
-  if (validation) validation = transformed(c, *validation);
-  if (c.data.validation) validation = transformed(c, read_files(c, *c.data.validation, false));
-  Datasets sets{transformed(c, train), std::move(validation), std::nullopt};
-  if (c.data.test) sets.test = transformed(c, read_files(c, *c.data.test, false));
+  const auto ready = [&](const data::ArrayDataset& set) {
+    return std::make_shared<const data::ArrayDataset>(transformed(c, set));
+  };
+  Datasets sets;
+  sets.train = ready(train);
+  if (validation) sets.validation = ready(*validation);
+  if (c.data.validation) sets.validation = ready(read_files(c, *c.data.validation, false));
+  if (c.data.test) sets.test = ready(read_files(c, *c.data.test, false));
   return sets;
 }
 
-data::ArrayDataset load_split(Config& c, Split split) {
+SourcePtr load_split(Config& c, Split split) {
+  if (c.data.format == "text") return load_text(c, split);
   if (split == Split::test || (split == Split::validation && c.data.validation))
-    return transformed(c, read_files(c, files_of(c, split), false));
+    return std::make_shared<const data::ArrayDataset>(transformed(c, read_files(c, files_of(c, split), false)));
   Datasets sets = load_datasets(c);
   if (split == Split::train) return sets.train;
   if (!sets.validation) files_of(c, split);  // throws
-  return *sets.validation;
+  return sets.validation;
 }
 
 Array load_inputs(const Config& c, const std::string& path) {
   Array x;
+  if (c.data.format == "text")
+    fail(ErrorKind::config, "{}: the model was trained on text: expected bp sample, which continues one", path);
   if (path.ends_with(".csv") || path.ends_with(".csv.gz")) {
     if (c.data.format != "csv")
       fail(ErrorKind::config, "{}: the model was trained on {} files: expected those", path, c.data.format);

@@ -23,15 +23,16 @@ constexpr KeyRule kKeys[] = {
      "the training files: a path, or { inputs = ..., targets = ... }"},
     {"data", "", "validation", K::files, kAbsent, kAny, "", "watched after each epoch"},
     {"data", "", "test", K::files, kAbsent, kAny, "", "evaluated once, after training"},
-    {"data", "", "validation_fraction", K::number, "0.0", kBelowOne, "",
+    {"data", "", "limit", K::integer, "0", kNotNegative, "",
+     "use only the first rows (of text: symbols) of the training files; 0: all"},
+    {"data", "idx csv npy", "validation_fraction", K::number, "0.0", kBelowOne, "",
      "share of the training rows, drawn at random, to validate on instead"},
-    {"data", "", "limit", K::integer, "0", kNotNegative, "", "use only the first rows of the training files; 0: all"},
-    {"data", "", "classes", K::texts, kAbsent, kAny, "", "names of the class ids 0, 1, ..."},
-    {"data", "", "scale", K::number, kAbsent, kPositive, "",
+    {"data", "idx csv npy", "classes", K::texts, kAbsent, kAny, "", "names of the class ids 0, 1, ..."},
+    {"data", "idx csv npy", "scale", K::number, kAbsent, kPositive, "",
      "x becomes (x * scale - mean) / std; 1/255 for bytes unless given, otherwise 1"},
-    {"data", "", "mean", K::numbers, kAbsent, kAny, "", "one, or one a channel; 0 unless given"},
-    {"data", "", "std", K::numbers, kAbsent, kPositive, "", "one, or one a channel; 1 unless given"},
-    {"data", "", "normalize", K::boolean, "false", kAny, "",
+    {"data", "idx csv npy", "mean", K::numbers, kAbsent, kAny, "", "one, or one a channel; 0 unless given"},
+    {"data", "idx csv npy", "std", K::numbers, kAbsent, kPositive, "", "one, or one a channel; 1 unless given"},
+    {"data", "idx csv npy", "normalize", K::boolean, "false", kAny, "",
      "take mean and std, one a channel, from the training rows; the run's config.toml records them"},
     {"data", "csv", "target", K::text, kRequired, kAny, "", "name of the column to predict"},
     {"data", "csv", "columns", K::texts, kAbsent, kAny, "", "input columns in order; all but the target unless given"},
@@ -41,6 +42,20 @@ constexpr KeyRule kKeys[] = {
      "the texts of the ids, by column; taken from the training file unless given"},
     {"data", "csv", "delimiter", K::text, "\",\"", kAny, "", "one character"},
     {"data", "csv", "missing", K::text, "\"error\"", kAny, "error drop_row", "what an empty field does to its row"},
+
+    {"data", "text", "unit", K::text, "\"char\"", kAny, "char byte",
+     "of the ids: code points of UTF-8, or bytes, which are 256 whatever the file"},
+    {"data", "text", "vocabulary", K::text, kAbsent, kAny, "",
+     "all characters, in the order of their ids; those of the training file unless given. The run's config.toml "
+     "records it"},
+    {"data", "text", "context", K::integer, kAbsent, kFromOne, "",
+     "symbols a block, of which each predicts the next; as model.input"},
+    {"data", "text", "validation_fraction", K::number, "0.1", kBelowOne, "",
+     "share of the training file, its last part, to validate on instead"},
+    {"data", "text", "blocks", K::integer, "0", kNotNegative, "",
+     "blocks an epoch of training, each from a random place; 0: as many as fit side by side"},
+    {"data", "text", "stride", K::integer, kAbsent, kFromOne, "",
+     "of evaluation: symbols from one block to the next; the context unless given"},
 
     {"model", "", "input", K::integers, kRequired, kFromOne, "",
      "shape of one sample: [features], [H, W, C]; rows of as many numbers are reshaped to it"},
@@ -144,6 +159,9 @@ constexpr TypeRow kTypes[] = {
     {"data", "idx", "MNIST's files, plain or gzip; train = { inputs = images, targets = labels }"},
     {"data", "csv", "a table with a header, plain or gzip; train = path"},
     {"data", "npy", "NumPy's arrays; train = { inputs = path, targets = path }"},
+    {"data", "text",
+     "characters or bytes, plain or gzip; train = path; rows are blocks: ids [context], targets the ids "
+     "one further on"},
     {"layer", "linear", "x W + b"},
     {"layer", "conv1d", "[L, C] to [L', filters]"},
     {"layer", "conv2d", "[H, W, C] to [H', W', filters]"},
@@ -302,7 +320,10 @@ std::string config_reference() {
       "*This page is written from the table in `src/train/config_keys.cc` by `bp keys`; a test keeps it up to date.*\n";
   write_group(out, "", "The top of the file", "");
   write_group(out, "data", "[data]", "\n`format` says what the files are.");
-  write_group(out, "model", "[model]", "\nImages are channels last: [H, W, C].");
+  write_group(
+      out, "model", "[model]",
+      "\nImages are channels last: [H, W, C]. Where the data are text, \"vocabulary\" stands for the number of symbols "
+      "wherever an integer is expected: `units = \"vocabulary\"`.");
   write_group(out, "layer", "A layer of [model] layers", "\n`{ type = \"linear\", units = 10 }`");
   write_group(out, "loss", "[loss]", "\nThe mean over the batch.");
   write_group(out, "optimizer", "[optimizer]", "\nPyTorch's semantics; formulas are in `include/bp/optim.h`.");

@@ -85,14 +85,14 @@ class Records {
   io::Series train_{"training", {}, {}}, held_out_{"validation", {}, {}};
 };
 
-data::DataLoader training_loader(const Config& c, const data::ArrayDataset& set) {
-  if (set.size() < c.batch)
-    fail(ErrorKind::config, "train.batch is {}, but there are only {} training rows", c.batch, set.size());
+data::DataLoader training_loader(const Config& c, const SourcePtr& set) {
+  if (set->size() < c.batch)
+    fail(ErrorKind::config, "train.batch is {}, but there are only {} training rows", c.batch, set->size());
   return {set, {.batch_size = c.batch, .shuffle = c.shuffle, .key = Key{c.seed}.fold("shuffle"), .drop_last = true}};
 }
 
-data::DataLoader evaluation_loader(const Config& c, const data::ArrayDataset& set) {
-  return {set, {.batch_size = std::min(c.eval_batch, set.size()), .shuffle = false}};
+data::DataLoader evaluation_loader(const Config& c, const SourcePtr& set) {
+  return {set, {.batch_size = std::min(c.eval_batch, set->size()), .shuffle = false}};
 }
 
 Options options_of(const Config& c, const std::string& folder, std::int64_t batches) {
@@ -106,10 +106,11 @@ Options options_of(const Config& c, const std::string& folder, std::int64_t batc
   return o;
 }
 
-Type batch_type(const Array& a, DType dtype, std::int64_t batch) {
-  Shape shape = a.shape;
+// Of a batch, by one of its rows.
+Type batch_type(const Array& row, std::int64_t batch) {
+  Shape shape = row.shape;
   shape[0] = batch;
-  return {dtype, shape};
+  return {row.dtype, shape};
 }
 
 Report run(const Config& c, const Datasets& sets, const std::string& folder, bool resume, const Hooks& hooks) {
@@ -117,7 +118,7 @@ Report run(const Config& c, const Datasets& sets, const std::string& folder, boo
   const std::unique_ptr<optim::Optimizer> optimizer = c.optimizer(nn::parameters(model));
   data::DataLoader loader = training_loader(c, sets.train);
   std::optional<data::DataLoader> validation;
-  if (sets.validation) validation.emplace(evaluation_loader(c, *sets.validation));
+  if (sets.validation) validation.emplace(evaluation_loader(c, sets.validation));
 
   Options options = options_of(c, folder, loader.batches());
   std::optional<Records> records;
@@ -131,10 +132,11 @@ Report run(const Config& c, const Datasets& sets, const std::string& folder, boo
   if (resume) trainer.resume(in(folder, "checkpoint.safetensors"));
   io::write_file(in(folder, "config.toml"), to_toml(c.root));
   records.emplace(folder, c, validation.has_value(), trainer.history());
-  if (hooks.on_begin)
-    hooks.on_begin(folder, c, sets,
-                   trainer.step_info(batch_type(sets.train.inputs(), sets.train.dtype(), c.batch),
-                                     batch_type(sets.train.targets(), sets.train.targets().dtype, c.batch)));
+  if (hooks.on_begin) {
+    const std::int64_t first = 0;
+    const data::Batch one = loader.source().fetch({&first, 1}, Key{});
+    hooks.on_begin(folder, c, sets, trainer.step_info(batch_type(one.x, c.batch), batch_type(one.y, c.batch)));
+  }
 
   Report report{folder, trainer.fit(loader, validation ? &*validation : nullptr), std::nullopt};
   if (report.result.stop == Stop::interrupted) return report;
@@ -144,7 +146,7 @@ Report run(const Config& c, const Datasets& sets, const std::string& folder, boo
     save_state(in(folder, "model.safetensors"), model, nullptr, options.metadata);
   }
   if (sets.test) {
-    data::DataLoader test = evaluation_loader(c, *sets.test);
+    data::DataLoader test = evaluation_loader(c, sets.test);
     report.test = trainer.evaluate(test);
   }
   return report;

@@ -22,11 +22,11 @@ double flops_of(const nn::Layer& layer, const Shape& in, DType dtype) {
   return step.prepare({Type{dtype, in}}).flops;
 }
 
-void add_rows(std::vector<LayerRow>& rows, nn::Sequential& layers, Shape in, int depth) {
+void add_rows(std::vector<LayerRow>& rows, nn::Sequential& layers, Shape in, DType dtype, int depth) {
   for (std::size_t i = 0; i < layers.size(); ++i) {
     nn::Layer& layer = layers[i];
     LayerRow row{.path = layer.path(), .what = layer.describe(), .depth = depth};
-    row.flops = flops_of(layer, in, DType::f32);
+    row.flops = flops_of(layer, in, dtype);
     const Shape before = in;
     in = layer.output_shape(in);
     row.output = in;
@@ -34,7 +34,10 @@ void add_rows(std::vector<LayerRow>& rows, nn::Sequential& layers, Shape in, int
     for (const Variable& v : nn::detail::parameters([&](nn::Visitor& visitor) { layer.visit("", visitor); }))
       row.parameters += v.shape().numel();
     rows.push_back(row);
-    if (auto* residual = dynamic_cast<nn::Residual*>(&layer)) add_rows(rows, residual->inner(), before, depth + 1);
+    if (auto* residual = dynamic_cast<nn::Residual*>(&layer))
+      add_rows(rows, residual->inner(), before, dtype, depth + 1);
+    const ModeScope eval(Mode::eval);
+    dtype = layer(zeros(before, dtype)).dtype();  // records only; ids become values on the way
   }
 }
 
@@ -115,9 +118,9 @@ ParameterCheck check_parameter(LossOf& loss, const Variable& p, const Tensor& gr
 
 }  // namespace
 
-std::vector<LayerRow> layer_rows(nn::Sequential& model, const Shape& input) {
+std::vector<LayerRow> layer_rows(nn::Sequential& model, const Shape& input, DType dtype) {
   std::vector<LayerRow> rows;
-  add_rows(rows, model, batched(1, input), 0);
+  add_rows(rows, model, batched(1, input), dtype, 0);
   return rows;
 }
 
@@ -130,7 +133,7 @@ Costs costs_of(const Config& config) {
   if (ids) target.erase(target.rank() - 1);
   Trainer trainer(model, config.loss, *optimizer, config.train);
   return {nn::parameter_count(model),
-          trainer.step_info({config.dtype, batched(config.batch, config.input)},
+          trainer.step_info({config.input_dtype(), batched(config.batch, config.input)},
                             {ids ? DType::i64 : config.dtype, batched(config.batch, target)})};
 }
 
@@ -140,7 +143,8 @@ std::vector<ParameterCheck> check_gradients(const Config& config, const data::Ba
   const std::vector<Variable> parameters = nn::parameters(model);
   move_vectors(parameters, config.seed);
   const Array y = is_float(batch.y.dtype) ? convert(batch.y, DType::f64) : batch.y;
-  LossOf loss(config, model, {convert(batch.x, DType::f64), y});
+  const Array x = is_float(batch.x.dtype) ? convert(batch.x, DType::f64) : batch.x;
+  LossOf loss(config, model, {x, y});
   const std::vector<Tensor> gradients = loss.gradient();
   std::vector<ParameterCheck> checks;
   for (std::size_t i = 0; i < parameters.size(); ++i)

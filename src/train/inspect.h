@@ -16,7 +16,7 @@ struct LayerRow {
   std::int64_t parameters = 0;  // with those of the layers inside
   double flops = 0;             // of a forward pass for one sample
 };
-std::vector<LayerRow> layer_rows(nn::Sequential& model, const Shape& input);
+std::vector<LayerRow> layer_rows(nn::Sequential& model, const Shape& input, DType dtype = DType::f32);
 
 struct Costs {
   std::int64_t parameters = 0;

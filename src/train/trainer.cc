@@ -127,20 +127,17 @@ struct Trainer::Impl {
   Result result(Stop stop) const { return {stop, run.history, run.step}; }
 };
 
-// Class ids against the width of the model's output, for data that is all in memory; other sources are checked batch by
-// batch by the compiled step.
+// Class ids against the width of the model's output, as far as the source knows them before the first step.
 void Trainer::Impl::check_targets(const data::DataLoader& loader, const char* what) {
-  const auto* set = dynamic_cast<const data::ArrayDataset*>(&loader.source());
-  if (set == nullptr) return;
-  if (!set->targets().buffer) fail(ErrorKind::value, "[train] {}: the data have no targets", what);
-  if (options.task != Task::classification || is_float(set->targets().dtype)) return;
-  Shape in{1};
-  const Shape sample = set->sample_shape();
-  for (int i = 0; i < sample.rank(); ++i) in.push_back(sample[i]);
+  const data::Source& source = loader.source();
+  const std::int64_t first = 0;
+  const data::Batch one = source.fetch({&first, 1}, Key{});
+  if (!one.y.buffer) fail(ErrorKind::value, "[train] {}: the data have no targets", what);
+  if (options.task != Task::classification || is_float(one.y.dtype)) return;
   const ModeScope eval(Mode::eval);
-  const Shape out = forward(zeros(in, set->dtype())).shape();  // records only
+  const Shape out = forward(zeros(one.x.shape, one.x.dtype)).shape();  // records only
   if (out.rank() < 2) fail(ErrorKind::shape, "[train] classification needs an output [N, classes], got {}", out);
-  data::check_labels(set->targets(), out.back(), what);
+  source.check_targets(out.back(), what);
 }
 
 void Trainer::Impl::begin(data::DataLoader& loader, data::DataLoader* validation) {

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 
 #include "bp/error.h"
 #include "bp/ops.h"
@@ -45,6 +46,12 @@ Config parse(const std::string& text, const std::vector<std::string>& set = {}) 
   Node root = parse_toml(text, "net.toml");
   for (const std::string& s : set) override_key(root, s);
   return parse_config(std::move(root), "/data", "net");
+}
+
+data::Batch all_of(const data::Source& source) {
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(source.size()));
+  std::iota(rows.begin(), rows.end(), 0);
+  return source.fetch(rows, Key{});
 }
 
 std::string replaced(std::string text, const std::string& from, const std::string& to) {
@@ -271,8 +278,9 @@ TEST_F(Data, CsvClassesComeFromTheTrainingFileAndStay) {
   EXPECT_EQ(c.data.csv.columns, (std::vector<std::string>{"a", "b"}));
   ASSERT_EQ(c.data.mean.size(), 2u);
   EXPECT_FLOAT_EQ(static_cast<float>(c.data.mean[1]), 20);
-  EXPECT_EQ(sets.test->targets().values<std::int64_t>()[0], 2);
-  const Array x = sets.test->all().x;
+  const data::Batch test = all_of(*sets.test);
+  EXPECT_EQ(test.y.values<std::int64_t>()[0], 2);
+  const Array x = test.x;
   EXPECT_NEAR(x.values<float>()[0], (7 - 2) / std::sqrt(2.0 / 3), 1e-5);
 
   // What the run's config.toml says treats other files alike.
@@ -312,13 +320,90 @@ TEST_F(Data, RegressionTargetsBecomeColumnsAndNaNIsFound) {
       "type = \"linear\", units = 1 }]\n[loss]\ntype = \"l1\"\n[optimizer]\ntype = \"sgd\"\n";
   Config c = parse_config(parse_toml(text, "net.toml"), folder_, "net");
   const Datasets sets = load_datasets(c);
-  EXPECT_EQ(sets.train.targets().shape, (Shape{4, 1}));
-  EXPECT_EQ(sets.train.targets().dtype, DType::f32);
+  EXPECT_EQ(all_of(*sets.train).y.shape, (Shape{4, 1}));
+  EXPECT_EQ(all_of(*sets.train).y.dtype, DType::f32);
   in[5] = NAN;
   io::write_npy(x, Array::from(in, {4, 2}));
   EXPECT_THAT(message_of([&] { load_datasets(c); }, ErrorKind::value), HasSubstr("row 2"));
   io::write_npy(x, Array::from(std::vector<double>(6, 1.0), {3, 2}));
   EXPECT_THAT(message_of([&] { load_datasets(c); }, ErrorKind::format), HasSubstr("do not belong together"));
+}
+
+// [data] of text for a model [3] -> [3, symbols], which need not be there.
+class TextData : public Data {
+ protected:
+  Config text(const std::string& keys, std::int64_t symbols) {
+    Config c;
+    c.root = parse_toml("[data]\nformat = \"text\"\ntrain = \"t.txt\"\n" + keys +
+                            "\n[model]\nlayers = [{ type = \"linear\", units = \"vocabulary\", name = "
+                            "\"vocabulary\" }]\n[loss]\ntype = \"cross_entropy\"\n",
+                        "net.toml");
+    read_vocabulary(c, folder_);
+    c.input = {3};
+    c.output = {3, symbols};
+    read_data(Section(*c.root.find("data"), "data", "data"), folder_, c);
+    return c;
+  }
+};
+
+TEST_F(TextData, TheLastPartIsHeldOutAndTheVocabularyRecorded) {
+  write("t.txt", "abcdefghijabcdefghij\n\"\\é");
+  Config c = text("validation_fraction = 0.25\nblocks = 7", 14);
+  EXPECT_EQ(c.root.find("data")->find("vocabulary")->text, "\n\"\\abcdefghijé");
+  const Node& layer = c.root.find("model")->find("layers")->items[0];
+  EXPECT_EQ(layer.find("units")->integer, 14);
+  EXPECT_EQ(layer.find("name")->text, "vocabulary");
+  EXPECT_EQ(c.input_dtype(), DType::i64);
+  const Datasets sets = load_datasets(c);
+  EXPECT_EQ(sets.train->size(), 7);
+  const data::Batch held_out = all_of(*sets.validation);  // i j \n " \ é, after 18 of 24
+  EXPECT_EQ(held_out.x.shape, (Shape{1, 3}));
+  EXPECT_EQ(held_out.y.values<std::int64_t>()[2], 1);
+  EXPECT_EQ(load_split(c, Split::train)->size(), 5);  // side by side
+  EXPECT_EQ(load_split(c, Split::validation)->size(), 1);
+  EXPECT_THAT(message_of([&] { load_split(c, Split::test); }, ErrorKind::config), HasSubstr("data.test"));
+  EXPECT_THAT(message_of([&] { load_inputs(c, "x.npy"); }, ErrorKind::config), HasSubstr("bp sample"));
+
+  // The run's configuration knows the symbols without the file, and refuses others.
+  write("t.txt", "abz abz abz");
+  Config again;
+  again.root = parse_toml(to_toml(c.root), "config.toml");
+  read_vocabulary(again, "/elsewhere");
+  EXPECT_EQ(*again.data.vocabulary, *c.data.vocabulary);
+  EXPECT_THAT(message_of([&] { load_datasets(c); }, ErrorKind::value), HasSubstr("\"z\" (U+007A) at byte 2"));
+}
+
+TEST_F(TextData, BytesAndOtherFiles) {
+  write("t.txt", "\xff\xfe 12345678");
+  write("v.txt", "hello");
+  Config c = text("unit = \"byte\"\nvalidation = \"v.txt\"\ntest = \"v.txt\"\nstride = 1\nlimit = 6", 256);
+  const Datasets sets = load_datasets(c);
+  EXPECT_EQ(sets.train->size(), 1);
+  EXPECT_EQ(sets.validation->size(), 2);
+  EXPECT_EQ(all_of(*sets.test).y.values<std::int64_t>()[5], 'o');
+}
+
+TEST_F(TextData, MistakesAreExplained) {
+  const auto told = [&](ErrorKind kind, const std::string& file, const std::string& keys, std::int64_t symbols = 5) {
+    write("t.txt", file);
+    return message_of(
+        [&] {
+          Config c = text(keys, symbols);
+          load_datasets(c);
+        },
+        kind);
+  };
+  EXPECT_THAT(told(ErrorKind::format, "", ""), HasSubstr("t.txt: the file is empty"));
+  EXPECT_THAT(told(ErrorKind::format, "", "unit = \"byte\"", 256), HasSubstr("t.txt: the file is empty"));
+  EXPECT_THAT(told(ErrorKind::format, "ab\xc3", ""), HasSubstr("byte 2 (0xC3) is not UTF-8"));
+  EXPECT_THAT(told(ErrorKind::value, "abcde", ""), HasSubstr("context of 3 needs at least 4"));
+  EXPECT_THAT(told(ErrorKind::value, "abc", "validation_fraction = 0.0", 3), HasSubstr("holds 3 symbols"));
+  EXPECT_THAT(told(ErrorKind::config, "abcde", "", 6), HasSubstr("output is [3, 6], expected [3, 5]"));
+  EXPECT_THAT(told(ErrorKind::config, "abcde", "context = 4"), HasSubstr("model.input is [3]"));
+  EXPECT_THAT(told(ErrorKind::config, "abcde", "unit = \"word\""), HasSubstr("one of \"char\", \"byte\""));
+  EXPECT_THAT(told(ErrorKind::config, "abcde", "mean = 1.0"), HasSubstr("unknown key \"data.mean\""));
+  EXPECT_THAT(told(ErrorKind::config, "abcde", "unit = \"byte\"\nvocabulary = \"a\""), HasSubstr("no place"));
+  EXPECT_THAT(told(ErrorKind::value, "abcde", "vocabulary = \"abcd\"", 4), HasSubstr("\"e\" (U+0065) at byte 4"));
 }
 
 TEST_F(Data, ScalingIsWhatTheKeysSay) {
@@ -330,7 +415,7 @@ TEST_F(Data, ScalingIsWhatTheKeysSay) {
         "\n[model]\ninput = 2\nlayers = [{ type = \"linear\", units = 2 }]\n[loss]\ntype = \"cross_entropy\"\n"
         "[optimizer]\ntype = \"sgd\"\n";
     Config c = parse_config(parse_toml(text, "net.toml"), folder_, "net");
-    const Array x = load_datasets(c).train.all().x;
+    const Array x = all_of(*load_datasets(c).train).x;
     return std::pair(x.values<float>()[0], x.values<float>()[1]);
   };
   EXPECT_NEAR(first_row("").second, 0.2f, 1e-6);
