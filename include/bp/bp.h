@@ -2,6 +2,7 @@
 #pragma once
 
 #include "bp/array.h"
+#include "bp/attention.h"
 #include "bp/buffer.h"
 #include "bp/checkpoint.h"
 #include "bp/compile.h"

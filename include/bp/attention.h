@@ -1,0 +1,36 @@
+// Attention as an operation: softmax(scale * q k^T + mask) v, in memory linear in the lengths, forward and backward.
+// The layers around it are in bp/transformer.h.
+#pragma once
+
+#include <optional>
+
+#include "bp/ops.h"
+
+namespace bp {
+
+// Which keys a query sees: all that no entry here excludes. Keys and queries are counted from 0.
+struct AttentionOptions {
+  bool causal = false;  // query i sees the keys j <= i + query_offset
+  // Position of the first query among the keys, for cached decoding: an integer or integers [B]. Undefined: 0.
+  Tensor query_offset = {};
+  // Integers [B], clamped to [0, Tk]: batch entry b sees the keys j < key_lengths[b] (padding).
+  Tensor key_lengths = {};
+  // Broadcastable to [B, H, Tq, Tk]. Boolean: true where a query sees a key. Floating: added to the scaled scores
+  // (-inf hides a key).
+  Tensor mask = {};
+  std::optional<double> scale = std::nullopt;  // 1 / sqrt(D)
+};
+
+// q [B, Tq, H, D], k [B, Tk, K, D], v [B, Tk, K, E] -> [B, Tq, H, E]; H must be a multiple of K: head h reads the keys
+// and values h / (H / K) (grouped queries; Ainslie et al., "GQA", 2023). A query that sees no key gives zeros, and no
+// gradient flows from it. Scores are never kept: blocks of them are made again in the backward pass (Dao et al.,
+// "FlashAttention", NeurIPS 2022); second derivatives, and a gradient by `mask`, take memory Tq * Tk.
+// bf16 is computed in f32. Throws Error(shape) for operands or masks that do not fit, Error(dtype) for integers.
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options = {});
+
+// The same in plain operations, in two halves: the weights [B, H, Tq, Tk], to be looked at or thinned out by dropout,
+// and what they make of v.
+Tensor attention_weights(const Tensor& q, const Tensor& k, const AttentionOptions& options = {});
+Tensor attend(const Tensor& weights, const Tensor& v);
+
+}  // namespace bp
