@@ -19,6 +19,7 @@
 #include "bp/ops.h"
 #include "bp/optim.h"
 #include "bp/rng.h"
+#include "bp/scan.h"
 #include "bp/schedule.h"
 #include "bp/shape.h"
 #include "bp/tensor.h"

@@ -54,7 +54,9 @@ void Attrs::set(const char* name, AttrValue value) {
 }
 
 namespace {
-const void* identity(const std::shared_ptr<const Opaque>& v) noexcept { return v ? v->identity() : nullptr; }
+bool same(const std::shared_ptr<const Opaque>& a, const std::shared_ptr<const Opaque>& b) noexcept {
+  return a == b || (a && b && a->equals(*b));
+}
 
 struct Hasher {
   std::size_t operator()(bool v) const { return v ? 1 : 2; }
@@ -72,7 +74,7 @@ struct Hasher {
     for (auto d : v) h = hash_combine(h, std::bit_cast<std::uint64_t>(d));
     return h;
   }
-  std::size_t operator()(const std::shared_ptr<const Opaque>& v) const { return std::hash<const void*>{}(identity(v)); }
+  std::size_t operator()(const std::shared_ptr<const Opaque>& v) const { return v ? v->hash() : 0; }
 };
 
 // NaN equals NaN and 0.0 differs from -0.0: two attributes are equal when they mean the same program.
@@ -86,7 +88,7 @@ struct Printer {
   std::string operator()(const std::string& v) const { return fmt::format("\"{}\"", v); }
   std::string operator()(const Ints& v) const { return fmt::format("[{}]", fmt::join(v, ", ")); }
   std::string operator()(const std::vector<double>& v) const { return fmt::format("[{}]", fmt::join(v, ", ")); }
-  std::string operator()(const std::shared_ptr<const Opaque>&) const { return "<opaque>"; }
+  std::string operator()(const std::shared_ptr<const Opaque>& v) const { return v ? v->str() : "none"; }
 };
 }  // namespace
 
@@ -109,7 +111,7 @@ bool operator==(const Attrs& a, const Attrs& b) noexcept {
     } else if (const auto* v = std::get_if<std::shared_ptr<const Opaque>>(&x.value),
                *w = std::get_if<std::shared_ptr<const Opaque>>(&y.value);
                v && w) {
-      if (identity(*v) != identity(*w)) return false;
+      if (!same(*v, *w)) return false;
     } else if (x.value != y.value) {
       return false;
     }

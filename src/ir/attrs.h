@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <string>
@@ -14,7 +15,8 @@
 
 namespace bp::ir {
 
-// Something compared by identity only (a user's custom op).
+// An argument that is more than plain data: a user's custom op, the body of a loop. Compared by identity unless it
+// knows better.
 struct Opaque {
   Opaque() = default;
   Opaque(const Opaque&) = delete;
@@ -22,6 +24,9 @@ struct Opaque {
   virtual ~Opaque() = default;
   // What is compared: a wrapper made anew for each use answers with the address of what it wraps.
   virtual const void* identity() const noexcept { return this; }
+  virtual std::size_t hash() const noexcept { return std::hash<const void*>{}(identity()); }
+  virtual bool equals(const Opaque& other) const noexcept { return identity() == other.identity(); }
+  virtual std::string str() const { return "<opaque>"; }
 };
 
 using Ints = std::vector<std::int64_t>;

@@ -4,6 +4,7 @@
 
 #include "base/random_word.h"
 #include "ops/common.h"
+#include "trace/body.h"
 
 namespace bp {
 namespace ir {
@@ -46,8 +47,19 @@ void require_float(DType dtype, const char* op) {
 }
 }  // namespace
 
+namespace {
+// Inside a scan every iteration draws anew: its number moves the seed, differently for each loop it is nested in.
+Tensor in_iteration(Tensor state) {
+  std::uint64_t stride = 0x9E3779B97F4A7C15ull;  // odd: no two iterations meet
+  for (const detail::Region* r = detail::thread_state().region; r != nullptr; r = r->outer(), stride *= stride)
+    if (r->index.defined())
+      state = state + pad((reshape(r->index, {1}) + 1) * Tensor::from({static_cast<std::int64_t>(stride)}), {0}, {1});
+  return state;
+}
+}  // namespace
+
 Tensor random_bits(const Tensor& state, const Shape& shape, int width, std::uint64_t place) {
-  return record1(OpId::random_bits, {state},
+  return record1(OpId::random_bits, {in_iteration(state)},
                  {{"shape", ir::to_ints(shape)},
                   {"width", static_cast<std::int64_t>(width)},
                   {"place", static_cast<std::int64_t>(place)}});

@@ -87,6 +87,9 @@ void evaluate(std::span<const Tensor> tensors) {
   for (const Tensor& t : tensors) {
     if (!t.defined()) fail(ErrorKind::value, "[evaluate] an undefined Tensor");
     if (t.node()->evaluated()) continue;
+    if (t.node()->region != 0)
+      fail(ErrorKind::trace, "a {} of the body of a scan or cond has no value of its own: return it from the body",
+           t.type().str());
     if (t.node()->trace != 0)
       fail(ErrorKind::trace, "a {} recorded inside compile has no value: return it from the compiled function",
            t.type().str());

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "trace/body.h"
 
 namespace bp {
 namespace detail {
@@ -45,6 +46,17 @@ void check_trace(ir::OpId op, const Tensor& input, const TraceContext* trace) {
          "[{}] an operand was recorded inside a compiled function that has ended: return it from the function, or keep "
          "it in a Variable",
          ir::name_of(op));
+}
+
+// A value of a body is worth nothing after it: its placeholders stood for no value of their own.
+void check_region(ir::OpId op, const Node& input, const Region* open) {
+  if (input.region == 0) return;
+  for (; open != nullptr; open = open->outer())
+    if (open->id() == input.region) return;
+  fail(ErrorKind::trace,
+       "[{}] an operand belongs to the body of a scan or cond that has ended: return it from the body, as a carry or "
+       "an output",
+       ir::name_of(op));
 }
 }  // namespace
 
@@ -94,7 +106,10 @@ std::shared_ptr<Node> record(ir::OpId op, std::vector<Tensor> inputs, ir::Attrs 
   auto node = std::make_shared<Node>();
   try {
     node->types = infer(op, inputs, attrs);
-    for (const Tensor& t : inputs) check_trace(op, t, thread.trace);
+    for (const Tensor& t : inputs) {
+      check_trace(op, t, thread.trace);
+      check_region(op, *t.node(), thread.region);
+    }
   } catch (const Error& e) {
     if (thread.scope == 0) throw;
     throw Error(e.kind(), with_scope(e.what(), ir::scope_path(thread.scope)));
@@ -108,11 +123,12 @@ std::shared_ptr<Node> record(ir::OpId op, std::vector<Tensor> inputs, ir::Attrs 
   for (const Tensor& t : inputs) {
     const Node& in = *t.node();
     node->tracked |= in.tracked;
+    node->region = std::max(node->region, in.region);
     if (!in.evaluated()) node->depth = std::max(node->depth, in.depth + 1);
     node->history = std::max(node->history, in.history + 1);
   }
   node->inputs = std::move(inputs);
-  if (node->trace == 0 && node->depth >= kPendingLimit) {
+  if (node->trace == 0 && node->region == 0 && node->depth >= kPendingLimit) {
     const Tensor t(node, 0);
     evaluate(std::span(&t, 1));
   }

@@ -28,6 +28,7 @@ struct Node : std::enable_shared_from_this<Node> {
   std::uint32_t history = 0;  // longest chain of recorded nodes below
   std::uint64_t serial = 0;   // order of creation: inputs have smaller numbers
   std::uint64_t trace = 0;    // the trace that recorded it; 0 outside compile
+  std::uint64_t region = 0;   // the innermost body (trace/body.h) whose placeholders it depends on; 0: none
   std::weak_ptr<Cell> cell;   // of the Variable this leaf was read from
 
   Node() = default;
@@ -60,11 +61,14 @@ struct TraceContext {
   State& state(const std::shared_ptr<Cell>& cell);
 };
 
+class Region;
+
 struct ThreadState {
   TraceContext* trace = nullptr;
   Mode mode = Mode::eval;
   ir::ScopeId scope = 0;
   bool backward = false;
+  const Region* region = nullptr;  // the innermost open body
 };
 ThreadState& thread_state() noexcept;
 

@@ -43,6 +43,11 @@ std::int64_t Tensor::size(int axis) const { return shape()[normalize_axis(axis, 
 Buffer Tensor::buffer(std::source_location where) const {
   const Type& t = type();  // refuses an undefined tensor
   if (!node_->evaluated()) {
+    if (node_->region != 0)
+      fail(ErrorKind::trace,
+           "{}:{}: a {} was read inside the body of a scan or cond: it has no value of its own. Use select or where "
+           "instead of branching on it, or return it from the body",
+           where.file_name(), where.line(), t.str());
     if (node_->trace != 0)
       fail(ErrorKind::trace,
            "{}:{}: a {} was read while it is being traced by compile: it has no value yet. Use select or where instead "

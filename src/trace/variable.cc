@@ -19,6 +19,10 @@ Tensor own_leaf(const std::shared_ptr<Cell>& cell, Buffer buffer) {
 }
 
 void check_type(const Cell& cell, const Tensor& value) {
+  if (value.node()->region != 0)
+    fail(ErrorKind::trace,
+         "[assign] {}: the value belongs to the body of a scan or cond: return it from the body and assign it after",
+         cell.name.empty() ? "variable" : cell.name);
   if (value.type() == cell.type) return;
   fail(value.dtype() != cell.type.dtype ? ErrorKind::dtype : ErrorKind::shape, "[assign] {}: expected {}, got {}",
        cell.name.empty() ? "variable" : cell.name, cell.type.str(), value.type().str());
@@ -31,8 +35,9 @@ void store(const std::shared_ptr<Cell>& cell, const Tensor& value) {
 }  // namespace
 
 Variable::Variable(const Tensor& initial, bool trainable) : cell_(std::make_shared<Cell>()) {
-  if (initial.node()->trace != 0 && !initial.node()->evaluated())
-    fail(ErrorKind::trace, "[variable] a Variable cannot be created from a traced value: create it outside compile");
+  if ((initial.node()->trace != 0 || initial.node()->region != 0) && !initial.node()->evaluated())
+    fail(ErrorKind::trace,
+         "[variable] a Variable cannot be created from a traced value: create it outside compile and outside scan");
   cell_->type = initial.type();
   cell_->trainable = trainable;
   cell_->value = own_leaf(cell_, initial.buffer());

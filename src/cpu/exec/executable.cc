@@ -13,11 +13,23 @@
 
 namespace bp::cpu {
 
+namespace {
+Program planned(const ir::Graph& g, const passes::Partition& p, const LowerOptions& options) {
+  Program program = lower(g, p, options);
+  plan_memory(program);
+  return program;
+}
+}  // namespace
+
 Executable::Executable(const ir::Graph& g, const passes::Partition& p, std::vector<IndexCheck> checks,
                        const LowerOptions& options)
-    : program_(lower(g, p, options)), threads_(options.threads), checks_(std::move(checks)) {
-  plan_memory(program_);
-  bind();
+    : program_(planned(g, p, options)),
+      bound_(program_, options.threads),
+      threads_(options.threads),
+      arena_(Buffer::allocate(program_.arena_bytes)),
+      workspace_(Buffer::allocate(program_.workspace_bytes)),
+      checks_(std::move(checks)) {
+  bound_.place(arena_.mutable_data(), workspace_.mutable_data());
 }
 
 namespace {
@@ -45,27 +57,6 @@ class FlushWorkers {
 
 }  // namespace
 
-void Executable::bind() {
-  arena_ = Buffer::allocate(program_.arena_bytes);
-  workspace_ = Buffer::allocate(program_.workspace_bytes);
-  auto* base = static_cast<std::byte*>(arena_.mutable_data());
-  for (const Step& step : program_.steps) {
-    const int threads = std::clamp(step.kernel->preferred_threads(), 1, threads_);
-    parallel_ |= threads > 1;
-    bound_.push_back({step.kernel.get(), static_cast<std::uint32_t>(args_.size()), threads});
-    for (const auto* list : {&step.reads, &step.writes})
-      for (BufferId b : *list) {
-        const MemoryRef& m = program_.buffers[b];
-        void* fixed = nullptr;
-        if (m.kind == MemoryRef::Kind::arena) fixed = base + m.offset;
-        if (m.kind == MemoryRef::Kind::constant) fixed = m.constant.mutable_data();
-        if (fixed == nullptr)
-          patches_.push_back({static_cast<std::uint32_t>(args_.size()), m.index, m.kind == MemoryRef::Kind::output});
-        args_.push_back(fixed);
-      }
-  }
-}
-
 template <class Each>
 void Executable::run_steps(std::span<const void* const> inputs, std::span<void* const> outputs, Each each) {
   if (busy_.test_and_set(std::memory_order_acquire))
@@ -75,10 +66,10 @@ void Executable::run_steps(std::span<const void* const> inputs, std::span<void* 
     ~Release() { flag.clear(std::memory_order_release); }
   } release{busy_};
   check_indices(inputs);
-  for (const Patch& p : patches_) args_[p.arg] = p.output ? outputs[p.index] : const_cast<void*>(inputs[p.index]);
-  const FlushWorkers flush(parallel_ ? threads_ : 1);
-  void* workspace = workspace_.mutable_data();
-  for (const Bound& b : bound_) each([&] { b.kernel->run(args_.data() + b.first, workspace, b.threads); });
+  for (std::size_t i = 0; i < bound_.inputs(); ++i) bound_.set_input(i, inputs[i]);
+  for (std::size_t k = 0; k < bound_.outputs(); ++k) bound_.set_output(k, outputs[k]);
+  const FlushWorkers flush(bound_.most_threads() > 1 ? threads_ : 1);
+  for (std::size_t i = 0; i < bound_.steps(); ++i) each([&] { bound_.run_step(i); });
 }
 
 void Executable::run(std::span<const void* const> inputs, std::span<void* const> outputs) {
@@ -88,7 +79,7 @@ void Executable::run(std::span<const void* const> inputs, std::span<void* const>
 void Executable::run_timed(std::span<const void* const> inputs, std::span<void* const> outputs,
                            std::vector<std::vector<double>>& seconds) {
   using Clock = std::chrono::steady_clock;
-  seconds.resize(bound_.size());
+  seconds.resize(bound_.steps());
   std::size_t i = 0;
   run_steps(inputs, outputs, [&](auto&& step) {
     const auto start = Clock::now();
@@ -103,14 +94,24 @@ double Executable::flops() const {
   return sum;
 }
 
+namespace {
+// The steps of a program; below a loop or branch, those of its bodies.
+void print_steps(std::string& out, const Program& program, int most_threads, int indent) {
+  for (std::size_t i = 0; i < program.steps.size(); ++i) {
+    const Kernel& kernel = *program.steps[i].kernel;
+    const StepInfo& info = program.steps[i].info;
+    const int threads = std::clamp(kernel.preferred_threads(), 1, most_threads);
+    out += fmt::format("{:{}}{:4}  {:<48} {} thread{}  {:>12.0f} flops {:>12.0f} bytes  {}{}\n", "", indent, i,
+                       info.name, threads, threads == 1 ? " " : "s", info.flops, info.bytes, ir::scope_path(info.scope),
+                       info.backward ? " (backward)" : "");
+    for (const Program* body : kernel.bodies()) print_steps(out, *body, most_threads, indent + 6);
+  }
+}
+}  // namespace
+
 std::string Executable::str() const {
   std::string out;
-  for (std::size_t i = 0; i < program_.steps.size(); ++i) {
-    const StepInfo& info = program_.steps[i].info;
-    out += fmt::format("{:4}  {:<48} {} thread{}  {:>12.0f} flops {:>12.0f} bytes  {}{}\n", i, info.name,
-                       bound_[i].threads, bound_[i].threads == 1 ? " " : "s", info.flops, info.bytes,
-                       ir::scope_path(info.scope), info.backward ? " (backward)" : "");
-  }
+  print_steps(out, program_, threads_, 0);
   out += fmt::format("arena {} bytes, workspace {} bytes\n", program_.arena_bytes, program_.workspace_bytes);
   return out;
 }

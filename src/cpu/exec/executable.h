@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/exec/bound_program.h"
 #include "cpu/exec/program.h"
 #include "cpu/lower/lowering.h"
 #include "ir/graph.h"
@@ -42,31 +43,17 @@ class Executable {
   std::size_t workspace_bytes() const noexcept { return program_.workspace_bytes; }
   const Program& program() const noexcept { return program_; }
   double flops() const;
-  int threads_of(std::size_t step) const noexcept { return bound_[step].threads; }
+  int threads_of(std::size_t step) const noexcept { return bound_.threads_of(step); }
   std::string str() const;  // one line a step: name, scope, threads, flops, bytes
 
  private:
-  struct Patch {
-    std::uint32_t arg;    // position in args_
-    std::uint32_t index;  // of the caller's pointer
-    bool output;
-  };
-  struct Bound {
-    const Kernel* kernel;
-    std::uint32_t first;  // position of its arguments in args_
-    int threads;
-  };
-  void bind();
   template <class Each> void run_steps(std::span<const void* const> inputs, std::span<void* const> outputs, Each each);
   void check_indices(std::span<const void* const> inputs) const;
 
   Program program_;
+  BoundProgram bound_;
   int threads_;
-  bool parallel_ = false;
   Buffer arena_, workspace_;
-  std::vector<void*> args_;
-  std::vector<Patch> patches_;
-  std::vector<Bound> bound_;
   std::vector<IndexCheck> checks_;
   std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
 };

@@ -3,10 +3,13 @@
 
 #include <cstddef>
 #include <string>
+#include <vector>
 
 #include "ir/scope.h"
 
 namespace bp::cpu {
+
+struct Program;
 
 class Kernel {
  public:
@@ -18,6 +21,8 @@ class Kernel {
     (void)threads;
     return 0;
   }
+  // The programs inside a loop or a branch, to be shown.
+  virtual std::vector<const Program*> bodies() const { return {}; }
   // More threads than this do not pay for this much work.
   virtual int preferred_threads() const { return 1; }
 };

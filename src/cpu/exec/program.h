@@ -37,6 +37,8 @@ struct Step {
 struct Program {
   std::vector<MemoryRef> buffers;
   std::vector<Step> steps;
+  // So many steps at the front are run once for many runs of the rest, which read what they leave in the arena.
+  std::size_t prologue = 0;
   std::size_t arena_bytes = 0;
   std::size_t workspace_bytes = 0;
 };

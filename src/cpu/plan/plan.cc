@@ -28,6 +28,8 @@ std::vector<Life> lifetimes(const Program& p) {
         if (first[b] == kNever) first[b] = s;
         last[b] = s;
       }
+  for (std::uint32_t s = 0; s < p.prologue; ++s)
+    for (BufferId b : p.steps[s].writes) last[b] = static_cast<std::uint32_t>(p.steps.size()) - 1;
   std::vector<Life> out;
   for (BufferId b = 0; b < p.buffers.size(); ++b)
     if (p.buffers[b].kind == MemoryRef::Kind::arena && first[b] != kNever)

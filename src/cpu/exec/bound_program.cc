@@ -1,0 +1,52 @@
+// Binding a program's steps to memory.
+#include "cpu/exec/bound_program.h"
+
+#include <algorithm>
+
+namespace bp::cpu {
+
+BoundProgram::BoundProgram(const Program& program, int threads) : program_(program) {
+  for (const Step& step : program.steps) {
+    const int n = std::clamp(step.kernel->preferred_threads(), 1, threads);
+    most_threads_ = std::max(most_threads_, n);
+    bound_.push_back({step.kernel.get(), static_cast<std::uint32_t>(buffer_of_.size()), n});
+    for (const auto* list : {&step.reads, &step.writes})
+      buffer_of_.insert(buffer_of_.end(), list->begin(), list->end());
+  }
+  args_.resize(buffer_of_.size(), nullptr);
+  for (std::size_t i = 0; i < args_.size(); ++i)
+    if (const MemoryRef& m = program.buffers[buffer_of_[i]]; m.kind == MemoryRef::Kind::constant)
+      args_[i] = m.constant.mutable_data();
+  inputs_ = places_of(MemoryRef::Kind::input);
+  outputs_ = places_of(MemoryRef::Kind::output);
+}
+
+BoundProgram::Places BoundProgram::places_of(MemoryRef::Kind kind) const {
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> found;  // number of the pointer, position
+  std::uint32_t count = 0;
+  for (std::uint32_t i = 0; i < buffer_of_.size(); ++i)
+    if (const MemoryRef& m = program_.buffers[buffer_of_[i]]; m.kind == kind) {
+      found.emplace_back(m.index, i);
+      count = std::max(count, m.index + 1);
+    }
+  std::sort(found.begin(), found.end());
+  Places p;
+  p.first.assign(count + 1, 0);
+  for (const auto& [index, at] : found) {
+    ++p.first[index + 1];
+    p.at.push_back(at);
+  }
+  for (std::uint32_t i = 0; i < count; ++i) p.first[i + 1] += p.first[i];
+  return p;
+}
+
+void BoundProgram::place(void* arena, void* workspace) {
+  workspace_ = workspace;
+  if (arena == arena_) return;
+  arena_ = arena;
+  for (std::size_t i = 0; i < args_.size(); ++i)
+    if (const MemoryRef& m = program_.buffers[buffer_of_[i]]; m.kind == MemoryRef::Kind::arena)
+      args_[i] = static_cast<std::byte*>(arena) + m.offset;
+}
+
+}  // namespace bp::cpu

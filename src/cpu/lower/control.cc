@@ -1,0 +1,268 @@
+// Loops and branches: scan and cond as kernels that run the programs of their bodies. Slices are pointers into the
+// operands, outputs are written where they are stacked, carries go from hand to hand: nothing is copied that need not
+// be. What depends on invariants only (packed weights above all) is computed once, before the first iteration.
+#include <algorithm>
+#include <cstring>
+#include <optional>
+
+#include "base/error.h"
+#include "cpu/exec/bound_program.h"
+#include "cpu/lower/lowering.h"
+#include "cpu/plan/plan.h"
+#include "ir/body.h"
+#include "passes/pipeline.h"
+
+namespace bp::cpu {
+
+namespace {
+
+constexpr std::size_t kAlign = 64;
+std::size_t aligned(std::size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+
+// Moves the steps that read nothing but the first `invariants` inputs, constants and each other's results to the front.
+void find_prologue(Program& p, std::size_t invariants) {
+  std::vector<bool> fixed(p.buffers.size());
+  for (BufferId b = 0; b < p.buffers.size(); ++b) {
+    const MemoryRef& m = p.buffers[b];
+    fixed[b] = m.kind == MemoryRef::Kind::constant || (m.kind == MemoryRef::Kind::input && m.index < invariants);
+  }
+  std::vector<std::uint32_t> writers(p.buffers.size(), 0);
+  for (const Step& s : p.steps)
+    for (BufferId b : s.writes) ++writers[b];
+  std::vector<bool> early(p.steps.size(), false);
+  for (std::size_t i = 0; i < p.steps.size(); ++i) {
+    const Step& s = p.steps[i];
+    early[i] = std::all_of(s.reads.begin(), s.reads.end(), [&](BufferId b) { return fixed[b]; }) &&
+               std::all_of(s.writes.begin(), s.writes.end(),
+                           [&](BufferId b) { return p.buffers[b].kind == MemoryRef::Kind::arena && writers[b] == 1; });
+    if (early[i])
+      for (BufferId b : s.writes) fixed[b] = true;
+  }
+  std::vector<Step> steps;
+  for (const bool wanted : {true, false})
+    for (std::size_t i = 0; i < p.steps.size(); ++i)
+      if (early[i] == wanted) steps.push_back(std::move(p.steps[i]));
+  p.steps = std::move(steps);
+  p.prologue = static_cast<std::size_t>(std::count(early.begin(), early.end(), true));
+}
+
+Program body_program(ir::Graph body, std::size_t invariants, const LowerOptions& options) {
+  const passes::Optimised o = passes::run_pipeline(std::move(body), {});
+  Program p = lower(o.graph, o.partition, options);
+  find_prologue(p, invariants);
+  plan_memory(p);
+  return p;
+}
+
+// Where a new carry goes.
+struct CarryPlace {
+  enum class Kind : std::uint8_t {
+    pair,     // one of two buffers, in turn
+    output,   // it is output `stack` as well: the next iteration reads it there
+    previous  // output `stack` is the carry before the iteration: the new one goes to the next slot
+  };
+  Kind kind = Kind::pair;
+  std::size_t stack = 0;
+};
+
+// How the body's outputs are written: those that the program itself writes, and the place of each carry.
+struct ScanOutputs {
+  std::vector<CarryPlace> carries;
+  std::vector<std::size_t> written;  // program output -> body output
+};
+
+ScanOutputs place_outputs(ir::Graph& body, const ir::ScanLayout& layout) {
+  ScanOutputs out;
+  const std::size_t count = body.outputs.size();
+  std::vector<bool> taken(count, false), written(count, true);
+  for (std::size_t k = 0; k < layout.carries; ++k) {
+    CarryPlace place;
+    const ir::Value next = body.outputs[k].value, before{body.inputs[layout.invariants + k].node, 0};
+    for (std::size_t j = layout.carries; j < count && place.kind == CarryPlace::Kind::pair; ++j)
+      if (!taken[j] && body.outputs[j].value == next && !(next == before)) place = {CarryPlace::Kind::output, j};
+    for (std::size_t j = layout.carries; j < count && place.kind == CarryPlace::Kind::pair; ++j)
+      if (!taken[j] && body.outputs[j].value == before) place = {CarryPlace::Kind::previous, j};
+    if (place.kind != CarryPlace::Kind::pair) taken[place.stack] = true;
+    if (place.kind == CarryPlace::Kind::output) written[k] = false;
+    if (place.kind == CarryPlace::Kind::previous) written[place.stack] = false;
+    out.carries.push_back(place);
+  }
+  std::vector<ir::Output> kept;
+  for (std::size_t k = 0; k < count; ++k)
+    if (written[k]) {
+      out.written.push_back(k);
+      kept.push_back(body.outputs[k]);
+    }
+  body.outputs = std::move(kept);
+  return out;
+}
+
+class ScanKernel final : public Kernel {
+ public:
+  ScanKernel(const ir::Graph& g, ir::NodeId n, const LowerOptions& options)
+      : layout_(g.nodes[n].attrs), inputs_(g.nodes[n].inputs.size()) {
+    ir::Graph body = ir::body_of(g.nodes[n].attrs);
+    for (std::size_t i = layout_.first_slice(); i < inputs_; ++i)
+      slice_bytes_.push_back(body.nodes[body.inputs[i].node].types[0].bytes());
+    for (const ir::Output& o : body.outputs) output_bytes_.push_back(body.type(o.value).bytes());
+    outputs_ = place_outputs(body, layout_);
+    program_ = body_program(std::move(body), layout_.invariants, options);
+    bound_.emplace(program_, options.threads);
+    arena_ = aligned(program_.arena_bytes);
+    scratch_ = aligned(program_.workspace_bytes);
+    for (std::size_t k = 0; k < layout_.carries; ++k) {
+      pair_offset_.push_back(arena_ + scratch_ + pairs_);
+      if (outputs_.carries[k].kind == CarryPlace::Kind::pair) pairs_ += 2 * aligned(output_bytes_[k]);
+    }
+    carry_.resize(layout_.carries);
+  }
+
+  std::size_t workspace_bytes(int) const override { return arena_ + scratch_ + pairs_; }
+  int preferred_threads() const override { return bound_->most_threads(); }
+  std::vector<const Program*> bodies() const override { return {&program_}; }
+
+  void run(void* const* args, void* workspace, int) const override {
+    auto* const memory = static_cast<std::byte*>(workspace);
+    void* const* const out = args + inputs_;
+    if (layout_.length == 0) {
+      for (std::size_t k = 0; k < layout_.carries; ++k) copy(out[k], args[layout_.invariants + k], output_bytes_[k]);
+      return;
+    }
+    bound_->place(memory, memory + arena_);
+    for (std::size_t i = 0; i < std::min(layout_.invariants, bound_->inputs()); ++i) bound_->set_input(i, args[i]);
+    bound_->run(0, program_.prologue);
+    start_carries(args, out);
+    for (std::int64_t i = 0; i < layout_.length; ++i) {
+      set_inputs(args, i);
+      set_outputs(out, memory, i);
+      bound_->run(program_.prologue, bound_->steps());
+    }
+    for (std::size_t k = 0; k < layout_.carries; ++k)
+      if (outputs_.carries[k].kind == CarryPlace::Kind::output) copy(out[k], carry_[k], output_bytes_[k]);
+  }
+
+ private:
+  static void copy(void* to, const void* from, std::size_t bytes) {
+    if (bytes != 0) std::memcpy(to, from, bytes);
+  }
+  std::byte* slot(void* const* out, std::size_t stack, std::int64_t iteration) const {
+    return static_cast<std::byte*>(out[stack]) + static_cast<std::size_t>(layout_.at(iteration)) * output_bytes_[stack];
+  }
+  bool is_last(std::int64_t i) const noexcept { return i + 1 == layout_.length; }
+
+  void start_carries(void* const* args, void* const* out) const {
+    for (std::size_t k = 0; k < layout_.carries; ++k) {
+      const void* init = args[layout_.invariants + k];
+      if (outputs_.carries[k].kind == CarryPlace::Kind::previous) {
+        std::byte* first = slot(out, outputs_.carries[k].stack, 0);
+        copy(first, init, output_bytes_[k]);
+        init = first;
+      }
+      carry_[k] = init;
+    }
+  }
+
+  void set_inputs(void* const* args, std::int64_t iteration) const {
+    for (std::size_t i = layout_.invariants; i < bound_->inputs(); ++i) {
+      if (i < layout_.first_slice()) {
+        bound_->set_input(i, carry_[i - layout_.invariants]);
+      } else {
+        const std::size_t bytes = slice_bytes_[i - layout_.first_slice()];
+        bound_->set_input(i,
+                          static_cast<std::byte*>(args[i]) + static_cast<std::size_t>(layout_.at(iteration)) * bytes);
+      }
+    }
+  }
+
+  // Where this iteration writes; carry_ becomes what the next one reads.
+  void set_outputs(void* const* out, std::byte* memory, std::int64_t i) const {
+    for (std::size_t p = 0; p < outputs_.written.size(); ++p) {
+      const std::size_t k = outputs_.written[p];
+      void* to = k < layout_.carries ? carry_target(out, memory, k, i) : slot(out, k, i);
+      if (k < layout_.carries) carry_[k] = to;
+      if (p < bound_->outputs()) bound_->set_output(p, to);
+    }
+    for (std::size_t k = 0; k < layout_.carries; ++k)
+      if (outputs_.carries[k].kind == CarryPlace::Kind::output) carry_[k] = slot(out, outputs_.carries[k].stack, i);
+  }
+
+  void* carry_target(void* const* out, std::byte* memory, std::size_t k, std::int64_t i) const {
+    if (is_last(i)) return out[k];
+    if (outputs_.carries[k].kind == CarryPlace::Kind::previous) return slot(out, outputs_.carries[k].stack, i + 1);
+    return memory + pair_offset_[k] + (i % 2 == 0 ? 0 : aligned(output_bytes_[k]));
+  }
+
+  ir::ScanLayout layout_;
+  std::size_t inputs_;
+  std::vector<std::size_t> slice_bytes_, output_bytes_, pair_offset_;
+  ScanOutputs outputs_;
+  Program program_;
+  mutable std::optional<BoundProgram> bound_;  // an executable runs on one caller at a time
+  mutable std::vector<const void*> carry_;
+  std::size_t arena_ = 0, scratch_ = 0, pairs_ = 0;
+};
+
+class CondKernel final : public Kernel {
+ public:
+  CondKernel(const ir::Graph& g, ir::NodeId n, const LowerOptions& options)
+      : inputs_(g.nodes[n].inputs.size()),
+        branches_{Branch(g.nodes[n].attrs, "then", 1, options),
+                  Branch(g.nodes[n].attrs, "otherwise",
+                         1 + static_cast<std::size_t>(g.nodes[n].attrs.integer("then_invariants")), options)} {
+    first_shared_ = 1 + branches_[0].invariants + branches_[1].invariants;
+  }
+
+  std::size_t workspace_bytes(int) const override {
+    return std::max(branches_[0].memory_bytes(), branches_[1].memory_bytes());
+  }
+  int preferred_threads() const override {
+    return std::max(branches_[0].bound->most_threads(), branches_[1].bound->most_threads());
+  }
+  std::vector<const Program*> bodies() const override {
+    return {branches_[0].program.get(), branches_[1].program.get()};
+  }
+
+  void run(void* const* args, void* workspace, int) const override {
+    const Branch& b = branches_[*static_cast<const bool*>(args[0]) ? 0 : 1];
+    BoundProgram& bound = *b.bound;
+    auto* const memory = static_cast<std::byte*>(workspace);
+    bound.place(memory, memory + aligned(b.program->arena_bytes));
+    for (std::size_t i = 0; i < bound.inputs(); ++i)
+      bound.set_input(i, args[i < b.invariants ? b.first + i : first_shared_ + i - b.invariants]);
+    for (std::size_t k = 0; k < bound.outputs(); ++k) bound.set_output(k, args[inputs_ + k]);
+    bound.run(0, bound.steps());
+  }
+
+ private:
+  struct Branch {
+    Branch(const ir::Attrs& attrs, const char* name, std::size_t first_input, const LowerOptions& options)
+        : first(first_input),
+          invariants(static_cast<std::size_t>(
+              attrs.integer(std::string_view(name) == "then" ? "then_invariants" : "otherwise_invariants"))),
+          program(std::make_unique<Program>(body_program(ir::body_of(attrs, name), 0, options))),
+          bound(std::make_unique<BoundProgram>(*program, options.threads)) {}
+    std::size_t memory_bytes() const { return aligned(program->arena_bytes) + program->workspace_bytes; }
+    std::size_t first, invariants;
+    std::unique_ptr<Program> program;
+    std::unique_ptr<BoundProgram> bound;
+  };
+  std::size_t inputs_, first_shared_ = 0;
+  Branch branches_[2];
+};
+
+}  // namespace
+
+bool lower_control(Lowering& l, const passes::Group& group) {
+  const ir::NodeId n = group.nodes[0];
+  const ir::Node& node = l.graph().nodes[n];
+  if (group.nodes.size() != 1) return false;
+  if (node.op == ir::OpId::scan)
+    l.emit_node(n, std::make_unique<ScanKernel>(l.graph(), n, l.options()));
+  else if (node.op == ir::OpId::cond)
+    l.emit_node(n, std::make_unique<CondKernel>(l.graph(), n, l.options()));
+  else
+    return false;
+  return true;
+}
+
+}  // namespace bp::cpu

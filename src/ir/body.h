@@ -1,0 +1,49 @@
+// Body: a graph as an attribute of a node: what scan repeats and cond chooses from. Equal when the structure is.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "ir/graph.h"
+
+namespace bp::ir {
+
+// Every input of the graph is of kind argument, or a small constant that it carries along.
+struct Body final : Opaque {
+  explicit Body(Graph g) : graph(std::move(g)), hash_(graph.hash()) {}
+  std::size_t hash() const noexcept override { return hash_; }
+  bool equals(const Opaque& other) const noexcept override {
+    const auto* b = dynamic_cast<const Body*>(&other);
+    return b != nullptr && hash_ == b->hash_ && graph.same_structure(b->graph);
+  }
+  std::string str() const override { return std::to_string(graph.nodes.size()) + " nodes"; }
+  const Graph graph;
+
+ private:
+  std::size_t hash_;
+};
+
+inline const Graph& body_of(const Attrs& attrs, const char* name = "body") {
+  return static_cast<const Body&>(*attrs.opaque(name)).graph;
+}
+inline std::shared_ptr<const Opaque> make_body(Graph g) { return std::make_shared<const Body>(std::move(g)); }
+
+// How the operands of a scan are laid out: invariants, carries, then what is sliced along axis 0. Attributes: "body",
+// "length", "invariants", "carries", "reverse", "checkpoint". Body inputs stand in the same order; body outputs are the
+// new carries, then what is stacked.
+struct ScanLayout {
+  explicit ScanLayout(const Attrs& a)
+      : length(a.integer("length")),
+        invariants(static_cast<std::size_t>(a.integer("invariants"))),
+        carries(static_cast<std::size_t>(a.integer("carries"))),
+        reverse(a.flag("reverse")) {}
+  std::int64_t length;
+  std::size_t invariants, carries;
+  bool reverse;
+  std::size_t first_slice() const noexcept { return invariants + carries; }
+  // The position along axis 0 of iteration i.
+  std::int64_t at(std::int64_t i) const noexcept { return reverse ? length - 1 - i : i; }
+};
+
+}  // namespace bp::ir
