@@ -4,10 +4,25 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/isa.h"
 
 namespace bp::cpu::detail {
 
+namespace {
+// Tells oneDNN of BP_MAX_ISA, once a process and before anything else is asked of it. SSE4.1 is the least it knows.
+void limit_dnnl() {
+  [[maybe_unused]] static const bool limited = [] {
+    if (max_isa() == Isa::avx512) return false;
+    const auto limit = max_isa() == Isa::avx2 ? dnnl::cpu_isa::avx2 : dnnl::cpu_isa::sse41;
+    if (dnnl::set_max_cpu_isa(limit) != dnnl::status::success)
+      fail(ErrorKind::config, "[BP_MAX_ISA] oneDNN refuses the limit: it was used before bp, or built without limits");
+    return true;
+  }();
+}
+}  // namespace
+
 const dnnl::engine& cpu_engine() {
+  limit_dnnl();
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   return engine;
 }
@@ -29,9 +44,21 @@ Memory::data_type dnnl_type(DType t) {
 
 bool is_reference(const std::string& impl) { return impl.find("ref") != std::string::npos; }
 
-bool has_avx512() noexcept {
-  constexpr int kAvx512 = static_cast<int>(dnnl::cpu_isa::avx512_core);  // instruction sets are bit masks
-  static const bool value = (static_cast<int>(dnnl::get_effective_cpu_isa()) & kAvx512) == kAvx512;
+namespace {
+bool has(dnnl::cpu_isa isa) {
+  limit_dnnl();
+  const int all = static_cast<int>(isa);  // instruction sets are bit masks
+  return (static_cast<int>(dnnl::get_effective_cpu_isa()) & all) == all;
+}
+}  // namespace
+
+bool has_avx2() {
+  static const bool value = has(dnnl::cpu_isa::avx2);
+  return value;
+}
+
+bool has_avx512() {
+  static const bool value = has(dnnl::cpu_isa::avx512_core);
   return value;
 }
 

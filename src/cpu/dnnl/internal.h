@@ -22,7 +22,8 @@ using Dims = dnnl::memory::dims;
 const dnnl::engine& cpu_engine();
 Memory::data_type dnnl_type(DType t);
 bool is_reference(const std::string& impl);  // oneDNN's scalar loops
-bool has_avx512() noexcept;
+bool has_avx2();
+bool has_avx512();
 
 // oneDNN takes its number of threads from OpenMP's setting of the calling thread, when a primitive is created (scratch
 // memory, partition) as when it runs: both happen under one of these.

@@ -96,9 +96,10 @@ std::int64_t batch_count(const DnnlMatmulSpec& s) {
   return n;
 }
 
+// oneDNN's direct convolution of 1 x 1 exists for AVX2; below, a convolution would be a product again.
 bool can_be_convolution(const DnnlMatmulSpec& s) {
-  return !has_avx512() && s.in == f32 && s.out == f32 && s.batch.empty() && s.a.col == 1 && s.a.row == s.k &&
-         s.c.row == s.n && s.n >= 8;
+  return has_avx2() && !has_avx512() && s.in == f32 && s.out == f32 && s.batch.empty() && s.a.col == 1 &&
+         s.a.row == s.k && s.c.row == s.n && s.n >= 8;
 }
 
 MatmulPlan choose_plan(const DnnlMatmulSpec& s) {
@@ -162,7 +163,7 @@ DnnlMatmulSpec dense_matmul(std::vector<std::int64_t> batch, std::int64_t m, std
   return s;
 }
 
-bool dnnl_supports(DType dtype) noexcept { return dtype == f32 || (dtype == bf16 && has_avx512()); }
+bool dnnl_supports(DType dtype) { return dtype == f32 || (dtype == bf16 && has_avx512()); }
 
 namespace {
 
@@ -269,8 +270,10 @@ void DnnlMatmul::Impl::create_convolution() {
     residual = product.add(DNNL_ARG_ATTR_MULTIPLE_POST_OP(residual_index) | DNNL_ARG_SRC_1, d.y);
   const Desc packed = pd.weights_desc();
   pack_by_blocks = spec.b.col == 1 && packed == Desc({spec.n, spec.k, 1, 1}, kF32, Tag::OIhw8i8o);
-  pack_bytes = packed.get_size();
-  if (!pack_by_blocks) create_pack(Desc({spec.n, spec.k, 1, 1}, kF32, {spec.b.col, spec.b.row, 1, 1}), packed);
+  if (pack_by_blocks)
+    pack_bytes = packed.get_size();
+  else
+    create_pack(Desc({spec.n, spec.k, 1, 1}, kF32, {spec.b.col, spec.b.row, 1, 1}), packed);
 }
 
 void DnnlMatmul::Impl::create() {

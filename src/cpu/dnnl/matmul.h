@@ -42,7 +42,7 @@ DnnlMatmulSpec dense_matmul(std::vector<std::int64_t> batch, std::int64_t m, std
                             bool trans_a = false, bool trans_b = false, DType dtype = f32);
 
 // Whether oneDNN multiplies this dtype with jitted code on this processor (f32: yes; bf16: AVX-512 only).
-bool dnnl_supports(DType dtype) noexcept;
+bool dnnl_supports(DType dtype);
 
 // How the product is formed.
 enum class MatmulPlan : std::uint8_t {

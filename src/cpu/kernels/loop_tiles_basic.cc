@@ -5,6 +5,7 @@
 #include <hwy/foreach_target.h>
 // clang-format off
 #include <hwy/highway.h>
+#include "cpu/kernels/simd_portable-inl.h"
 #include "cpu/kernels/tile_loops-inl.h"
 // clang-format on
 #include <cmath>
@@ -55,13 +56,12 @@ struct Sign {
   }
 };
 
-// x86's max and min return the second operand when either is NaN; asking for a's NaN covers the other.
 BP_BINARY(Add, hn::Add(a, b))
 BP_BINARY(Sub, hn::Sub(a, b))
 BP_BINARY(Mul, hn::Mul(a, b))
 BP_BINARY(Div, hn::Div(a, b))
-BP_BINARY(Max, hn::IfThenElse(hn::IsNaN(a), a, hn::Max(a, b)))
-BP_BINARY(Min, hn::IfThenElse(hn::IsNaN(a), a, hn::Min(a, b)))
+BP_BINARY(Max, nan_max(a, b))
+BP_BINARY(Min, nan_min(a, b))
 BP_BINARY(Eq, one_where(d, hn::Eq(a, b)))
 BP_BINARY(Ne, hn::IfThenElse(hn::Eq(a, b), hn::Zero(d), hn::Set(d, hn::TFromD<D>{1})))
 BP_BINARY(Lt, one_where(d, hn::Lt(a, b)))
@@ -72,7 +72,7 @@ BP_BINARY(And, hn::IfThenElse(hn::Or(hn::Eq(a, hn::Zero(d)), hn::Eq(b, hn::Zero(
                               hn::Set(d, hn::TFromD<D>{1})))
 BP_BINARY(Or, hn::IfThenElse(hn::And(hn::Eq(a, hn::Zero(d)), hn::Eq(b, hn::Zero(d))), hn::Zero(d),
                              hn::Set(d, hn::TFromD<D>{1})))
-BP_BINARY(AddRelu, hn::Max(hn::Zero(d), hn::Add(a, b)))
+BP_BINARY(AddRelu, max_or_second(hn::Zero(d), hn::Add(a, b)))
 BP_BINARY(ReluMask, hn::IfThenElseZero(hn::Gt(a, hn::Zero(d)), b))
 
 BP_TERNARY(Select, hn::IfThenElse(hn::Eq(a, hn::Zero(d)), c, b))
@@ -90,12 +90,26 @@ template <class D> HWY_INLINE hn::Vec<D> round_to_bf16(D d, hn::Vec<D> x) {
   return hn::IfThenElse(hn::IsNaN(x), x, hn::BitCast(d, up));
 }
 
+// Rounds to f32. Highway's emulation would saturate: infinity became the largest float.
+template <class D> HWY_INLINE hn::Vec<hn::Rebind<float, D>> rounded_to_f32(D d, hn::Vec<D> x) {
+  const hn::Rebind<float, D> df;
+#if HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SCALAR
+  HWY_ALIGN double wide[hn::MaxLanes(d)];
+  HWY_ALIGN float narrow[hn::MaxLanes(d)];
+  hn::Store(x, d, wide);
+  for (std::size_t i = 0; i < hn::Lanes(d); ++i) narrow[i] = static_cast<float>(wide[i]);
+  return hn::Load(df, narrow);
+#else
+  return hn::DemoteTo(df, x);
+#endif
+}
+
 struct ToF32 {
   template <class D, class V> static HWY_INLINE V apply(D d, V a) {
     if constexpr (sizeof(hn::TFromD<D>) == 4)
       return a;
     else
-      return hn::PromoteTo(d, hn::DemoteTo(hn::Rebind<float, D>(), a));
+      return hn::PromoteTo(d, rounded_to_f32(d, a));
   }
 };
 struct ToBf16 {
@@ -104,7 +118,7 @@ struct ToBf16 {
       return round_to_bf16(d, a);
     } else {
       const hn::Rebind<float, D> df;
-      return hn::PromoteTo(d, round_to_bf16(df, hn::DemoteTo(df, a)));
+      return hn::PromoteTo(d, round_to_bf16(df, rounded_to_f32(d, a)));
     }
   }
 };
@@ -133,9 +147,9 @@ void axpby(void* dst_, const void* a_, const void* b_, const void* c_, std::size
   }
   if (i == total) return;
   const auto m = hn::FirstN(d, total - i);
-  const auto vb = hn::MaskedLoad(m, d, b + i);
+  const auto vb = load_first(d, m, b + i);
   const auto term = hn::Mul(cb, kSquare ? hn::Mul(vb, vb) : vb);
-  hn::BlendedStore(hn::MulAdd(ca, hn::MaskedLoad(m, d, a + i), term), m, d, dst + i);
+  hn::BlendedStore(hn::MulAdd(ca, load_first(d, m, a + i), term), m, d, dst + i);
 }
 
 template <class T, class Op> void set1(TileTable& t, LoopOp op) { t.at(tile_op(op), 0) = tile1<T, Op, false>; }
@@ -207,8 +221,6 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace bp::cpu {
 HWY_EXPORT(fill_basic);
-void add_basic_tiles(TileTable& f32_table, TileTable& f64_table) {
-  HWY_DYNAMIC_DISPATCH(fill_basic)(f32_table, f64_table);
-}
+void add_basic_tiles(TileTable& f32_table, TileTable& f64_table) { BP_SIMD_DISPATCH(fill_basic)(f32_table, f64_table); }
 }  // namespace bp::cpu
 #endif

@@ -143,8 +143,8 @@ namespace bp::cpu {
 HWY_EXPORT(find_loader);
 HWY_EXPORT(find_storer);
 HWY_EXPORT(find_random);
-ConvertFn load_converter(DType storage, DType compute) { return HWY_DYNAMIC_DISPATCH(find_loader)(storage, compute); }
-ConvertFn store_converter(DType compute, DType storage) { return HWY_DYNAMIC_DISPATCH(find_storer)(compute, storage); }
-RandomFn random_tile(DType compute) { return HWY_DYNAMIC_DISPATCH(find_random)(compute); }
+ConvertFn load_converter(DType storage, DType compute) { return BP_SIMD_DISPATCH(find_loader)(storage, compute); }
+ConvertFn store_converter(DType compute, DType storage) { return BP_SIMD_DISPATCH(find_storer)(compute, storage); }
+RandomFn random_tile(DType compute) { return BP_SIMD_DISPATCH(find_random)(compute); }
 }  // namespace bp::cpu
 #endif

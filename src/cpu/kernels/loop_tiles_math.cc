@@ -78,8 +78,6 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace bp::cpu {
 HWY_EXPORT(fill_math);
-void add_math_tiles(TileTable& f32_table, TileTable& f64_table) {
-  HWY_DYNAMIC_DISPATCH(fill_math)(f32_table, f64_table);
-}
+void add_math_tiles(TileTable& f32_table, TileTable& f64_table) { BP_SIMD_DISPATCH(fill_math)(f32_table, f64_table); }
 }  // namespace bp::cpu
 #endif

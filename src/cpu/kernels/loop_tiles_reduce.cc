@@ -5,6 +5,7 @@
 #include <hwy/foreach_target.h>
 // clang-format off
 #include <hwy/highway.h>
+#include "cpu/kernels/simd_portable-inl.h"
 #include "cpu/kernels/tile_loops-inl.h"
 // clang-format on
 #include <limits>
@@ -25,15 +26,11 @@ struct Prod {
 };
 struct Max {
   template <class T> static constexpr T start() { return -std::numeric_limits<T>::infinity(); }
-  template <class D, class V> static HWY_INLINE V join(D, V acc, V x) {
-    return hn::IfThenElse(hn::IsNaN(acc), acc, hn::Max(acc, x));
-  }
+  template <class D, class V> static HWY_INLINE V join(D, V acc, V x) { return nan_max(acc, x); }
 };
 struct Min {
   template <class T> static constexpr T start() { return std::numeric_limits<T>::infinity(); }
-  template <class D, class V> static HWY_INLINE V join(D, V acc, V x) {
-    return hn::IfThenElse(hn::IsNaN(acc), acc, hn::Min(acc, x));
-  }
+  template <class D, class V> static HWY_INLINE V join(D, V acc, V x) { return nan_min(acc, x); }
 };
 
 // Folds the lanes of one vector in halves: an order fixed by the vector width.
@@ -75,8 +72,8 @@ void reduce_rows(void* dst_, const void* a_, const void* b_, const void*, std::s
     for (; i + lanes <= n; i += lanes) s0 = R::join(d, s0, term<kDot>(d, a, b, i));
     if (i < n) {
       const auto m = hn::FirstN(d, n - i);
-      auto x = hn::MaskedLoad(m, d, a + i);
-      if constexpr (kDot) x = hn::Mul(x, hn::MaskedLoad(m, d, b + i));
+      auto x = load_first(d, m, a + i);
+      if constexpr (kDot) x = hn::Mul(x, load_first(d, m, b + i));
       s1 = R::join(d, s1, hn::IfThenElse(m, x, start));
     }
     dst[r] = fold<R>(d, R::join(d, R::join(d, s0, s1), R::join(d, s2, s3)));
@@ -100,9 +97,9 @@ void accumulate(void* dst_, const void* a_, const void* b_, const void*, std::si
   }
   if (i == total) return;
   const auto m = hn::FirstN(d, total - i);
-  const auto acc = hn::MaskedLoad(m, d, dst + i), x = hn::MaskedLoad(m, d, a + i);
+  const auto acc = load_first(d, m, dst + i), x = load_first(d, m, a + i);
   if constexpr (kDot)
-    hn::BlendedStore(hn::MulAdd(x, hn::MaskedLoad(m, d, b + i), acc), m, d, dst + i);
+    hn::BlendedStore(hn::MulAdd(x, load_first(d, m, b + i), acc), m, d, dst + i);
   else
     hn::BlendedStore(R::join(d, acc, x), m, d, dst + i);
 }
@@ -132,7 +129,7 @@ HWY_AFTER_NAMESPACE();
 namespace bp::cpu {
 HWY_EXPORT(fill_reduce);
 void add_reduce_tiles(TileTable& f32_table, TileTable& f64_table) {
-  HWY_DYNAMIC_DISPATCH(fill_reduce)(f32_table, f64_table);
+  BP_SIMD_DISPATCH(fill_reduce)(f32_table, f64_table);
 }
 
 const TileTable& tile_table(DType compute) {

@@ -6,6 +6,7 @@
 // clang-format off
 #include <hwy/highway.h>
 #include "cpu/kernels/simd_math-inl.h"
+#include "cpu/kernels/simd_portable-inl.h"
 // clang-format on
 #include <algorithm>
 #include <cmath>
@@ -33,7 +34,7 @@ template <class D, class V> HWY_NOINLINE V activate(D d, V v, Activation activat
 template <bool kMasked, class D, class M, class T>
 HWY_INLINE hn::Vec<D> load_part(D d, [[maybe_unused]] M mask, const T* p) {
   if constexpr (kMasked)
-    return hn::MaskedLoad(mask, d, p);
+    return load_first(d, mask, p);
   else
     return hn::LoadU(d, p);
 }
@@ -73,7 +74,7 @@ template <class T, int kRows, int kCols, bool kMasked> struct Finish {
         add(bias, 0);
     }
     if (e.activation == Activation::relu) {
-      each([&](V v, int, std::int64_t, auto) { return hn::Max(hn::Zero(d), v); });
+      each([&](V v, int, std::int64_t, auto) { return max_or_second(hn::Zero(d), v); });
     } else if (e.activation != Activation::none) {
       each([&](V v, int, std::int64_t, auto) { return activate(d, v, e.activation); });
     }
@@ -147,8 +148,8 @@ HWY_INLINE void dot_group(std::int64_t k, const T* p, std::int64_t ldp, const T*
   }
   if (i < k) {
     const auto mask = hn::FirstN(d, static_cast<std::size_t>(k - i));
-    const V x = hn::MaskedLoad(mask, d, q + i);
-    for (int g = 0; g < kCount; ++g) acc[g] = hn::MulAdd(hn::MaskedLoad(mask, d, p + g * ldp + i), x, acc[g]);
+    const V x = load_first(d, mask, q + i);
+    for (int g = 0; g < kCount; ++g) acc[g] = hn::MulAdd(load_first(d, mask, p + g * ldp + i), x, acc[g]);
   }
   for (int g = 0; g < kCount; ++g) out[g] = hn::GetLane(hn::SumOfLanes(d, acc[g]));
 }
@@ -246,7 +247,7 @@ HWY_EXPORT(fill_micro);
 const MicroTable& micro_table(DType dtype) {
   struct Tables {
     MicroTable f32_table, f64_table;
-    Tables() { HWY_DYNAMIC_DISPATCH(fill_micro)(f32_table, f64_table); }
+    Tables() { BP_SIMD_DISPATCH(fill_micro)(f32_table, f64_table); }
   };
   static const Tables tables;
   return dtype == f64 ? tables.f64_table : tables.f32_table;

@@ -1,9 +1,12 @@
 // Pooling kernels: Highway vectors over channels, one call a row of the last spatial axis, rows shared out to threads.
 // See pool.h for the contracts.
+#include "cpu/kernels/simd.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/kernels/pool.cc"
 #include <hwy/foreach_target.h>
+// clang-format off
 #include <hwy/highway.h>
+// clang-format on
 
 #include "cpu/kernels/pool.h"
 
@@ -446,26 +449,25 @@ int PoolSpec::preferred_threads(int most) const {
 }
 
 void max_pool(const PoolSpec& spec, const void* x, void* y, void* index, int threads) {
-  run(spec, false, x, y, index, HWY_DYNAMIC_DISPATCH(max_row_f32), HWY_DYNAMIC_DISPATCH(max_row_f64), threads);
+  run(spec, false, x, y, index, BP_SIMD_DISPATCH(max_row_f32), BP_SIMD_DISPATCH(max_row_f64), threads);
 }
 
 void max_pool_grad(const PoolSpec& spec, const void* dy, const void* index, void* dx, int threads) {
-  run(spec, true, dy, dx, const_cast<void*>(index), HWY_DYNAMIC_DISPATCH(max_grad_row_f32),
-      HWY_DYNAMIC_DISPATCH(max_grad_row_f64), threads);
+  run(spec, true, dy, dx, const_cast<void*>(index), BP_SIMD_DISPATCH(max_grad_row_f32),
+      BP_SIMD_DISPATCH(max_grad_row_f64), threads);
 }
 
 void max_pool_take(const PoolSpec& spec, const void* x, const void* index, void* y, int threads) {
-  run(spec, false, x, y, const_cast<void*>(index), HWY_DYNAMIC_DISPATCH(max_take_row_f32),
-      HWY_DYNAMIC_DISPATCH(max_take_row_f64), threads);
+  run(spec, false, x, y, const_cast<void*>(index), BP_SIMD_DISPATCH(max_take_row_f32),
+      BP_SIMD_DISPATCH(max_take_row_f64), threads);
 }
 
 void avg_pool(const PoolSpec& spec, const void* x, void* y, int threads) {
-  run(spec, false, x, y, nullptr, HWY_DYNAMIC_DISPATCH(avg_row_f32), HWY_DYNAMIC_DISPATCH(avg_row_f64), threads);
+  run(spec, false, x, y, nullptr, BP_SIMD_DISPATCH(avg_row_f32), BP_SIMD_DISPATCH(avg_row_f64), threads);
 }
 
 void avg_pool_grad(const PoolSpec& spec, const void* dy, void* dx, int threads) {
-  run(spec, true, dy, dx, nullptr, HWY_DYNAMIC_DISPATCH(avg_grad_row_f32), HWY_DYNAMIC_DISPATCH(avg_grad_row_f64),
-      threads);
+  run(spec, true, dy, dx, nullptr, BP_SIMD_DISPATCH(avg_grad_row_f32), BP_SIMD_DISPATCH(avg_grad_row_f64), threads);
 }
 
 }  // namespace bp::cpu

@@ -14,15 +14,17 @@
 #include <cmath>
 #include <limits>
 
+#include "cpu/kernels/simd_portable-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace bp::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 template <class D> HWY_INLINE hn::Vec<D> constant(D d, double v) { return hn::Set(d, static_cast<hn::TFromD<D>>(v)); }
 
-// Where a range ends, min and max carry NaN through: x86 returns the second operand when either is NaN.
+// NaN, the second operand of both, stays.
 template <class D, class V> HWY_INLINE V clamp(D d, V x, double lo, double hi) {
-  return hn::Min(constant(d, hi), hn::Max(constant(d, lo), x));
+  return min_or_second(constant(d, hi), max_or_second(constant(d, lo), x));
 }
 
 // Calls f on every lane: for what is rare or needs no speed.
@@ -52,7 +54,7 @@ template <class D, class V> HWY_INLINE V exp_v(D d, V x) {
 }
 
 template <class D, class V> HWY_INLINE V expm1_v(D d, V x) {
-  return hn::Expm1(d, sizeof(hn::TFromD<D>) == 4 ? hn::Min(constant(d, 104.0), x) : hn::Min(constant(d, 710.0), x));
+  return hn::Expm1(d, min_or_second(constant(d, sizeof(hn::TFromD<D>) == 4 ? 104.0 : 710.0), x));
 }
 
 // The ends of log and log1p: -inf at the pole, NaN below it, inf and NaN stay.
@@ -92,7 +94,7 @@ template <class D, class V> HWY_INLINE V erf_v(D d, V x) {
   if constexpr (sizeof(hn::TFromD<D>) == 8) {
     return each_lane(d, x, [](double v) { return std::erf(v); });
   } else {
-    const V t = hn::Min(constant(d, 4.0), hn::Abs(x)), s = hn::Mul(t, t);
+    const V t = min_or_second(constant(d, 4.0), hn::Abs(x)), s = hn::Mul(t, t);
     V r = hn::MulAdd(constant(d, -1.72853470e-5), t, constant(d, 3.83197126e-4));
     const V u = hn::MulAdd(constant(d, -3.88396438e-3), t, constant(d, 2.42546219e-2));
     r = hn::MulAdd(r, s, u);

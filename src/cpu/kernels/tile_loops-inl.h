@@ -9,6 +9,8 @@
 
 #include <hwy/highway.h>
 
+#include "cpu/kernels/simd_portable-inl.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace bp::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -30,7 +32,7 @@ template <class D, bool kScalar> struct Operand {
   }
   HWY_INLINE hn::Vec<D> get_tail(D d, hn::Mask<D> m, std::size_t i) const {
     if constexpr (kScalar) return broadcast;
-    return hn::MaskedLoad(m, d, at + i);
+    return load_first(d, m, at + i);
   }
 };
 

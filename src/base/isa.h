@@ -1,0 +1,17 @@
+// The widest instruction set that kernels may use. The environment variable BP_MAX_ISA holds a process to less than its
+// processor offers: to test what weaker machines run, or to compare. Read by the SIMD kernels and by the oneDNN engine.
+#pragma once
+
+#include <string_view>
+
+namespace bp {
+
+enum class Isa { base, sse4, avx2, avx512 };
+
+// "base" (what the compiler takes for granted), "sse4", "avx2" or "avx512"; anything else is an ErrorKind::config.
+Isa parse_isa(std::string_view name);
+
+// BP_MAX_ISA, read once; avx512 (no limit) where it is not set or empty.
+Isa max_isa();
+
+}  // namespace bp
