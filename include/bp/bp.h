@@ -3,6 +3,7 @@
 
 #include "bp/array.h"
 #include "bp/attention.h"
+#include "bp/augment.h"
 #include "bp/buffer.h"
 #include "bp/checkpoint.h"
 #include "bp/compile.h"

@@ -225,6 +225,7 @@ Config parse_config(Node root, const std::string& folder, const std::string& nam
   read_optimizer(c);
   read_schedule(c);
   read_data(Section(subtable(c.root, "data"), "data", "data"), folder, c);
+  if (Node* steps = top.value("augment")) c.augment = read_augment(*steps, c);
   return c;
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "bp/augment.h"
 #include "bp/datasets.h"
 #include "bp/layers.h"
 #include "bp/optim.h"
@@ -27,6 +28,7 @@ struct DataConfig {
   std::optional<Files> validation, test;
   double validation_fraction = 0;
   std::int64_t limit = 0;
+  int workers = 1;
   std::vector<std::string> classes;
   std::optional<double> scale;
   std::vector<double> mean, std;
@@ -43,6 +45,7 @@ struct Config {
   std::uint64_t seed = 0;
   DType dtype = DType::f32;
   DataConfig data;
+  augment::Pipeline augment;
   Shape input;  // of one sample
   DType input_dtype() const { return data.vocabulary ? DType::i64 : dtype; }
   Shape output;          // of one sample
@@ -73,6 +76,7 @@ Config parse_config(Node root, const std::string& folder, const std::string& nam
 using SourcePtr = std::shared_ptr<const data::Source>;
 struct Datasets {
   SourcePtr train, validation, test;  // the last two null when there are none
+  SourcePtr altered;                  // train through [[augment]]; train itself without
 };
 // Reads and checks the files (labels, NaN, shapes against the model). What is found out on the way (means and
 // deviations, categories, input columns) goes into `config` and its tree, so that other data are treated alike.
@@ -91,6 +95,8 @@ std::string resolved_path(const Node& path, const std::string& folder);
 const Files& files_of(const Config& config, Split split);
 nn::Sequential read_layers(Node& layers, const std::string& path, Shape& shape);
 void read_data(Section data, const std::string& folder, Config& config);
+// [[augment]] (config_augment.cc), for images of the model's input.
+augment::Pipeline read_augment(Node& steps, const Config& config);
 
 // format = "text" (config_text.cc). Finds the vocabulary out, and puts its size in the place of "vocabulary" in
 // [model].

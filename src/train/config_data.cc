@@ -166,6 +166,24 @@ data::ArrayDataset transformed(const Config& c, const data::ArrayDataset& set) {
   return set.normalized(floats(mean), floats(deviation));
 }
 
+// The training rows through the steps of [[augment]], which see scaled images.
+SourcePtr altered(const Config& c, const data::ArrayDataset& set) {
+  Config scaled = c;
+  scaled.data.mean.clear();
+  scaled.data.std.clear();
+  std::vector<augment::StepPtr> steps = c.augment.steps();
+  const std::size_t channels = std::max(c.data.mean.size(), c.data.std.size());
+  if (channels > 0) {
+    const auto spread = [&](const std::vector<double>& v, float otherwise) {
+      std::vector<float> all(channels, v.empty() ? otherwise : static_cast<float>(v[0]));
+      if (v.size() > 1) all = floats(v);
+      return all;
+    };
+    steps.push_back(augment::normalize(spread(c.data.mean, 0), spread(c.data.std, 1)));
+  }
+  return augment::augmented(transformed(scaled, set), augment::Pipeline(std::move(steps)));
+}
+
 // Mean and deviation after scaling, from the training rows, into the configuration.
 void find_moments(Config& c, const data::ArrayDataset& set) {
   DataConfig& d = c.data;
@@ -211,6 +229,7 @@ void read_data(Section s, const std::string& folder, Config& c) {
   if (d.validation && d.validation_fraction > 0)
     s.wrong("validation_fraction", "data.validation is given too: give one of them");
   d.limit = s.integer("limit");
+  d.workers = static_cast<int>(s.integer("workers"));
   if (d.format == "text") return read_text_options(s, c);
   d.classes = s.texts("classes");
   if (c.task == Task::classification && !d.classes.empty() &&
@@ -244,6 +263,7 @@ Datasets load_datasets(Config& c) {
   };
   Datasets sets;
   sets.train = ready(train);
+  sets.altered = c.augment.empty() ? sets.train : altered(c, train);
   if (validation) sets.validation = ready(*validation);
   if (c.data.validation) sets.validation = ready(read_files(c, *c.data.validation, false));
   if (c.data.test) sets.test = ready(read_files(c, *c.data.test, false));

@@ -18,6 +18,7 @@ constexpr KeyRule kKeys[] = {
     {"", "", "name", K::text, kAbsent, kAny, "", "of the run's folder, runs/NAME; the file's name unless given"},
     {"", "", "seed", K::integer, "0", kNotNegative, "", "of first values, shuffling, dropout and splits"},
     {"", "", "dtype", K::text, "\"f32\"", kAny, "f32 f64", "of parameters and computation"},
+    {"", "", "augment", K::steps, kAbsent, kAny, "", "how training images are altered; below"},
 
     {"data", "", "train", K::files, kRequired, kAny, "",
      "the training files: a path, or { inputs = ..., targets = ... }"},
@@ -34,6 +35,7 @@ constexpr KeyRule kKeys[] = {
     {"data", "idx csv npy", "std", K::numbers, kAbsent, kPositive, "", "one, or one a channel; 1 unless given"},
     {"data", "idx csv npy", "normalize", K::boolean, "false", kAny, "",
      "take mean and std, one a channel, from the training rows; the run's config.toml records them"},
+    {"data", "", "workers", K::integer, "1", {1, 256}, "", "threads that read and alter batches ahead of training"},
     {"data", "csv", "target", K::text, kRequired, kAny, "", "name of the column to predict"},
     {"data", "csv", "columns", K::texts, kAbsent, kAny, "", "input columns in order; all but the target unless given"},
     {"data", "csv", "categorical", K::texts, "[]", kAny, "",
@@ -56,6 +58,36 @@ constexpr KeyRule kKeys[] = {
      "blocks an epoch of training, each from a random place; 0: as many as fit side by side"},
     {"data", "text", "stride", K::integer, kAbsent, kFromOne, "",
      "of evaluation: symbols from one block to the next; the context unless given"},
+
+    {"augment", "flip flip_vertical erase", "probability", K::number, "0.5", kUnit, "", "of being done"},
+    {"augment", "shift crop rotate affine resized_crop color noise cutout mixup cutmix", "probability", K::number,
+     "1.0", kUnit, "", "of being done"},
+    {"augment", "shift", "pixels", K::integer, kRequired, kNotNegative, "", "at most, in each direction"},
+    {"augment", "crop", "padding", K::integer, kRequired, kNotNegative, "", "pixels around the image"},
+    {"augment", "rotate", "degrees", K::number, kRequired, kNotNegative, "", "at most, either way"},
+    {"augment", "affine", "degrees", K::number, "0.0", kNotNegative, "", "of rotation, at most, either way"},
+    {"augment", "affine", "shift", K::number, "0.0", kNotNegative, "", "pixels at most, in each direction"},
+    {"augment", "affine", "scale", K::numbers, "[1.0, 1.0]", kPositive, "", "least and most"},
+    {"augment", "affine", "shear", K::number, "0.0", kNotNegative, "", "degrees at most, either way"},
+    {"augment", "shift crop rotate affine", "border", K::text, "\"constant\"", kAny, "constant edge reflect",
+     "what lies outside: one value, the nearest pixel, the mirrored image"},
+    {"augment", "shift crop rotate affine cutout erase", "value", K::number, "0.0", kAny, "",
+     "of what is outside or missing, before mean and std are applied"},
+    {"augment", "resized_crop", "area", K::numbers, "[0.08, 1.0]", kFactor, "", "least and most, share of the image"},
+    {"augment", "resized_crop", "ratio", K::numbers, "[0.75, 1.3333333333333333]", kPositive, "",
+     "least and most, width / height"},
+    {"augment", "color", "brightness", K::number, "0.0", kNotNegative, "", "factor 1 - b to 1 + b"},
+    {"augment", "color", "contrast", K::number, "0.0", kNotNegative, "", "factor of the distance from the mean grey"},
+    {"augment", "color", "saturation", K::number, "0.0", kNotNegative, "", "factor of the distance from grey"},
+    {"augment", "color", "hue", K::number, "0.0", {0, 0.5}, "", "share of the colour circle, at most, either way"},
+    {"augment", "noise", "stddev", K::number, kRequired, kNotNegative, "", ""},
+    {"augment", "cutout", "size", K::integer, kRequired, kFromOne, "", "side of a square, pixels"},
+    {"augment", "cutout", "holes", K::integer, "1", kFromOne, "", ""},
+    {"augment", "erase", "area", K::numbers, "[0.02, 0.33]", kFactor, "", "least and most, share of the image"},
+    {"augment", "erase", "ratio", K::numbers, "[0.3, 3.3333333333333335]", kPositive, "",
+     "least and most, height / width"},
+    {"augment", "mixup", "alpha", K::number, "0.2", kPositive, "", "of the Beta distribution of the shares"},
+    {"augment", "cutmix", "alpha", K::number, "1.0", kPositive, "", "of the Beta distribution of the shares"},
 
     {"model", "", "input", K::integers, kRequired, kFromOne, "",
      "shape of one sample: [features], [H, W, C]; rows of as many numbers are reshaped to it"},
@@ -162,6 +194,19 @@ constexpr TypeRow kTypes[] = {
     {"data", "text",
      "characters or bytes, plain or gzip; train = path; rows are blocks: ids [context], targets the ids "
      "one further on"},
+    {"augment", "flip", "left and right"},
+    {"augment", "flip_vertical", "up and down"},
+    {"augment", "shift", "by whole pixels"},
+    {"augment", "crop", "a part of the image's size out of the padded image"},
+    {"augment", "rotate", "about the centre, bilinear"},
+    {"augment", "affine", "shear, scale, rotation, shift, bilinear"},
+    {"augment", "resized_crop", "a part stretched to the whole, bilinear"},
+    {"augment", "color", "of values in [0, 1]"},
+    {"augment", "noise", "normal, added"},
+    {"augment", "cutout", "squares; DeVries and Taylor 2017"},
+    {"augment", "erase", "a rectangle; Zhong et al. 2017"},
+    {"augment", "mixup", "with another image, targets too; Zhang et al. 2017"},
+    {"augment", "cutmix", "with a part of another image, targets too; Yun et al. 2019"},
     {"layer", "linear", "x W + b"},
     {"layer", "conv1d", "[L, C] to [L', filters]"},
     {"layer", "conv2d", "[H, W, C] to [H', W', filters]"},
@@ -229,6 +274,7 @@ const char* kind_text(KeyKind kind) {
     case K::files: return "a path or { inputs = path, targets = path }";
     case K::table: return "a table";
     case K::layers: return "a list of layers, each { type = ... }";
+    case K::steps: return "a list of steps, each { type = ... }";
   }
   return "";
 }
@@ -320,6 +366,10 @@ std::string config_reference() {
       "*This page is written from the table in `src/train/config_keys.cc` by `bp keys`; a test keeps it up to date.*\n";
   write_group(out, "", "The top of the file", "");
   write_group(out, "data", "[data]", "\n`format` says what the files are.");
+  write_group(out, "augment", "[[augment]]",
+              "\nSteps that alter the training images, one after another, after scaling and before mean and std: each "
+              "`[[augment]]` table is one. An image depends on seed, epoch and row alone, whatever the workers. After "
+              "mixup or cutmix the training accuracy counts the class of the larger share.");
   write_group(
       out, "model", "[model]",
       "\nImages are channels last: [H, W, C]. Where the data are text, \"vocabulary\" stands for the number of symbols "

@@ -21,7 +21,8 @@ enum class KeyKind {
   padding,   // integers, or "same"
   files,     // a path, or { inputs, targets }
   table,
-  layers  // a list of tables
+  layers,  // a list of tables
+  steps    // a list of tables
 };
 
 struct Range {
@@ -34,7 +35,7 @@ struct Range {
 };
 
 struct KeyRule {
-  std::string_view group;  // "", "data", "model", "layer", "loss", "optimizer", "schedule", "train"
+  std::string_view group;  // "", "data", "augment", "model", "layer", "loss", "optimizer", "schedule", "train"
   std::string_view types;  // which types of the group have it, separated by blanks; empty: all
   std::string_view key;
   KeyKind kind;

@@ -41,6 +41,7 @@ bool right_kind(const KeyRule& rule, const Node& n) {
     case KeyKind::files: return text(n) || n.kind == Kind::table;
     case KeyKind::table: return n.kind == Kind::table;
     case KeyKind::layers:
+    case KeyKind::steps:
       return n.kind == Kind::array &&
              std::all_of(n.items.begin(), n.items.end(), [](const Node& x) { return x.kind == Kind::table; });
   }

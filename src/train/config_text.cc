@@ -90,6 +90,7 @@ Datasets load_text(Config& c) {
   const auto [train, rest] = training_ids(c);
   Datasets sets;
   sets.train = blocks(c, train, true, c.data.train.inputs);
+  sets.altered = sets.train;
   if (rest.buffer) sets.validation = held_out(c, rest);
   if (c.data.validation) sets.validation = blocks(c, ids_of(c, Split::validation), false, c.data.validation->inputs);
   if (c.data.test) sets.test = blocks(c, ids_of(c, Split::test), false, c.data.test->inputs);

@@ -85,14 +85,27 @@ class Records {
   io::Series train_{"training", {}, {}}, held_out_{"validation", {}, {}};
 };
 
+// Batches fetched ahead: two a worker, but never fewer than the loader's own choice.
+int depth_of(const Config& c) { return std::max(data::LoaderOptions{}.depth, 2 * c.data.workers); }
+
 data::DataLoader training_loader(const Config& c, const SourcePtr& set) {
   if (set->size() < c.batch)
     fail(ErrorKind::config, "train.batch is {}, but there are only {} training rows", c.batch, set->size());
-  return {set, {.batch_size = c.batch, .shuffle = c.shuffle, .key = Key{c.seed}.fold("shuffle"), .drop_last = true}};
+  return {set,
+          {.batch_size = c.batch,
+           .shuffle = c.shuffle,
+           .key = Key{c.seed}.fold("shuffle"),
+           .drop_last = true,
+           .threads = c.data.workers,
+           .depth = depth_of(c)}};
 }
 
 data::DataLoader evaluation_loader(const Config& c, const SourcePtr& set) {
-  return {set, {.batch_size = std::min(c.eval_batch, set->size()), .shuffle = false}};
+  return {set,
+          {.batch_size = std::min(c.eval_batch, set->size()),
+           .shuffle = false,
+           .threads = c.data.workers,
+           .depth = depth_of(c)}};
 }
 
 Options options_of(const Config& c, const std::string& folder, std::int64_t batches) {
@@ -116,7 +129,7 @@ Type batch_type(const Array& row, std::int64_t batch) {
 Report run(const Config& c, const Datasets& sets, const std::string& folder, bool resume, const Hooks& hooks) {
   nn::Sequential model = c.make_model();
   const std::unique_ptr<optim::Optimizer> optimizer = c.optimizer(nn::parameters(model));
-  data::DataLoader loader = training_loader(c, sets.train);
+  data::DataLoader loader = training_loader(c, sets.altered);
   std::optional<data::DataLoader> validation;
   if (sets.validation) validation.emplace(evaluation_loader(c, sets.validation));
 
@@ -176,7 +189,7 @@ Config read_run(const std::string& run, const std::vector<std::string>& override
 
 Report train_run(Config config, const std::string& wanted, const Hooks& hooks) {
   const Datasets sets = load_datasets(config);
-  training_loader(config, sets.train);                    // checks the batch before the folder is made
+  training_loader(config, sets.altered);                  // checks the batch before the folder is made
   config.optimizer(nn::parameters(config.make_model()));  // and the optimizer's values
   return run(config, sets, make_run_folder(wanted), false, hooks);
 }

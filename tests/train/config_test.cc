@@ -406,6 +406,68 @@ TEST_F(TextData, MistakesAreExplained) {
   EXPECT_THAT(told(ErrorKind::value, "abcde", "vocabulary = \"abcd\"", 4), HasSubstr("\"e\" (U+0065) at byte 4"));
 }
 
+constexpr const char* kAllSteps = R"(augment = [
+  { type = "flip" }, { type = "flip_vertical", probability = 0.1 }, { type = "shift", pixels = 2, border = "edge" },
+  { type = "crop", padding = 3, border = "reflect" }, { type = "rotate", degrees = 10, value = 0.5 },
+  { type = "affine", degrees = 5, scale = [0.9, 1.1], probability = 0.5 }, { type = "resized_crop" },
+  { type = "color", brightness = 0.2, contrast = 0.2, saturation = 0.2, hue = 0.1 }, { type = "noise", stddev = 0.1 },
+  { type = "cutout", size = 3 }, { type = "erase", area = [0.1, 0.2] }, { type = "mixup" }, { type = "cutmix" }]
+)";
+
+TEST(Augmentation, EveryStepCanBeMade) {
+  const Config c = parse(kAllSteps + std::string(kGood));
+  ASSERT_EQ(c.augment.steps().size(), types_of("augment").size());
+  for (std::size_t i = 0; i < c.augment.steps().size(); ++i)
+    EXPECT_THAT(c.augment.steps()[i]->name(), HasSubstr(i == 4 ? "affine" : types_of("augment")[i]));
+  const Config again = parse(to_toml(c.root));
+  EXPECT_EQ(to_toml(again.root), to_toml(c.root));
+  EXPECT_EQ(parse(std::string(kGood) + "[[augment]]\ntype = \"flip\"\n[[augment]]\ntype = \"shift\"\npixels = 1\n")
+                .augment.steps()
+                .size(),
+            2u);
+}
+
+TEST(Augmentation, MistakesAreExplained) {
+  const auto told = [](const std::string& step) {
+    return message_of([&] { parse("augment = [{ " + step + " }]\n" + kGood); }, ErrorKind::config);
+  };
+  EXPECT_THAT(told("type = \"flop\""),
+              HasSubstr("net.toml:1: augment[0].type: there is no \"flop\": did you mean \"flip"));
+  EXPECT_THAT(told("type = \"shift\""), HasSubstr("\"pixels\" is missing"));
+  EXPECT_THAT(told("type = \"flip\", probability = 2"),
+              HasSubstr("augment[0].probability: expected a number in [0, 1]"));
+  EXPECT_THAT(told("type = \"crop\", padding = 8, border = \"reflect\""), HasSubstr("cannot mirror 8 pixels"));
+  EXPECT_THAT(told("type = \"erase\", area = [0.5, 0.2]"),
+              HasSubstr("augment[0].area: expected two numbers, ascending"));
+  EXPECT_THAT(told("type = \"affine\", shear = 90"), HasSubstr("shear is 90"));
+  EXPECT_THAT(message_of([] { parse("augment = [{ type = \"mixup\" }]\n" + std::string(kGood), {"loss.type=l1"}); },
+                         ErrorKind::config),
+              HasSubstr("expected a loss of classes"));
+  const std::string flat = replaced(kGood, "{ type = \"conv2d\", filters = 4, kernel = 3, padding = \"same\" },\n", "");
+  EXPECT_THAT(
+      message_of([&] { parse("augment = [{ type = \"flip\" }]\n" + flat, {"model.input=[192]"}); }, ErrorKind::config),
+      HasSubstr("expected model.input = [H, W, C], got [192]"));
+}
+
+// Steps see scaled images; mean and std are applied after them.
+TEST_F(Data, TrainingImagesAreAlteredTheOthersAreNot) {
+  io::write_idx(folder_ + "/x", Array::from(std::vector<std::uint8_t>{0, 51, 102, 255}, {2, 1, 2}));
+  io::write_idx(folder_ + "/y", Array::from(std::vector<std::uint8_t>{0, 1}, {2}));
+  const std::string text =
+      "[[augment]]\ntype = \"flip\"\nprobability = 1.0\n[[augment]]\ntype = \"cutmix\"\nprobability = 0.0\n"
+      "[data]\nformat = \"idx\"\ntrain = { inputs = \"x\", targets = \"y\" }\nmean = 0.5\nstd = 0.25\nworkers = 3\n"
+      "[model]\ninput = [1, 2, 1]\nlayers = [{ type = \"flatten\" }, { type = \"linear\", units = 2 }]\n"
+      "[loss]\ntype = \"cross_entropy\"\n[optimizer]\ntype = \"sgd\"\n";
+  Config c = parse_config(parse_toml(text, "net.toml"), folder_, "net");
+  EXPECT_EQ(c.data.workers, 3);
+  const Datasets sets = load_datasets(c);
+  const data::Batch plain = all_of(*sets.train), altered = all_of(*sets.altered);
+  for (std::size_t i = 0; i < 4; ++i) EXPECT_NEAR(altered.x.values<float>()[i], plain.x.values<float>()[i ^ 1], 1e-6);
+  EXPECT_NEAR(plain.x.values<float>()[1], (0.2 - 0.5) / 0.25, 1e-6);
+  EXPECT_EQ(altered.y.shape, (Shape{2, 2}));
+  EXPECT_EQ(plain.y.dtype, DType::i64);
+}
+
 TEST_F(Data, ScalingIsWhatTheKeysSay) {
   io::write_idx(folder_ + "/x", Array::from(std::vector<std::uint8_t>{0, 51, 102, 255}, {2, 2}));
   io::write_idx(folder_ + "/y", Array::from(std::vector<std::uint8_t>{0, 1}, {2}));
