@@ -21,17 +21,13 @@ struct Gpt {
       x = x + proj(attend(qkv(norm1(x))));
       return x + down(bp::gelu_tanh(up(norm2(x))));
     }
-    // [B, T, 3 C] -> [B, T, C], causal, by plain operations
+    // [B, T, 3 C] -> [B, T, C]
     static bp::Tensor attend(const bp::Tensor& packed) {
-      const std::int64_t b = packed.size(0), t = packed.size(1), d = kWidth / kHeads;
-      const bp::Tensor heads =
-          bp::transpose(bp::reshape(packed, {b, t, 3, kHeads, d}), bp::Axes{2, 0, 3, 1, 4});  // [3, B, H, T, D]
-      const auto part = [&](std::int64_t i) { return bp::reshape(bp::slice(heads, 0, i, i + 1), {b, kHeads, t, d}); };
-      const bp::Tensor scores =
-          bp::matmul(part(0), part(1), false, true) * (1 / std::sqrt(static_cast<double>(d)));  // [B, H, T, T]
-      const bp::Tensor seen = bp::iota({t, t}, 0) >= bp::iota({t, t}, 1);
-      const bp::Tensor weights = bp::softmax(bp::select(seen, scores, bp::full({}, -1e30, scores.dtype())));
-      return bp::reshape(bp::transpose(bp::matmul(weights, part(2)), bp::Axes{0, 2, 1, 3}), {b, t, kWidth});
+      const std::int64_t b = packed.size(0), t = packed.size(1);
+      const auto part = [&](std::int64_t i) {
+        return bp::reshape(bp::slice(packed, 2, i * kWidth, (i + 1) * kWidth), {b, t, kHeads, kWidth / kHeads});
+      };
+      return bp::reshape(bp::attention(part(0), part(1), part(2), {.causal = true}), {b, t, kWidth});
     }
     BP_FIELDS(Block, norm1, qkv, proj, norm2, up, down)
   };

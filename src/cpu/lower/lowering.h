@@ -70,6 +70,7 @@ bool lower_product(Lowering& l, const passes::Group& group);
 bool lower_movement(Lowering& l, const passes::Group& group);
 bool lower_window(Lowering& l, const passes::Group& group);
 bool lower_indexing(Lowering& l, const passes::Group& group);
+bool lower_attention(Lowering& l, const passes::Group& group);
 bool lower_control(Lowering& l, const passes::Group& group);  // scan, cond
 void lower_reference(Lowering& l, ir::NodeId node);
 

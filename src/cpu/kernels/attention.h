@@ -1,0 +1,48 @@
+// Attention by blocks of scores that stay in the cache (Dao et al., "FlashAttention", NeurIPS 2022), forward and
+// backward, f32 and f64: products on register tiles, softmax rows by SIMD. Called by lowering's attention steps.
+// Results do not depend on the number of threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "bp/dtype.h"
+
+namespace bp::cpu {
+
+// q, out: [batch, queries, heads, depth | values]; k, v: [batch, keys, key_heads, depth | values];
+// lse: [batch, heads, queries].
+struct AttentionSpec {
+  std::int64_t batch = 0, queries = 0, keys = 0, heads = 0, key_heads = 0, depth = 0, values = 0;
+  double scale = 1;
+  bool causal = false;
+  enum class Mask : std::uint8_t { none, boolean, added } mask = Mask::none;
+  std::int64_t mask_strides[4] = {0, 0, 0, 0};  // elements between batch entries, heads, queries, keys; 0: broadcast
+  DType dtype = f32;                            // f32 or f64
+
+  double flops() const noexcept;  // of one product of all queries and keys
+};
+
+struct AttentionArgs {
+  const void *q = nullptr, *k = nullptr, *v = nullptr;
+  const void* mask = nullptr;
+  const std::int64_t* lengths = nullptr;  // [batch] or null
+  const std::int64_t* offset = nullptr;   // [batch] or null: 0
+};
+
+std::size_t attention_workspace(const AttentionSpec& spec, int threads) noexcept;
+int attention_threads(const AttentionSpec& spec, int most) noexcept;
+void attention(const AttentionSpec& spec, const AttentionArgs& args, void* out, void* lse, void* workspace,
+               int threads);
+
+// What the forward pass read and made, and the cotangent of `out`.
+struct AttentionGradArgs {
+  AttentionArgs forward;
+  const void *out = nullptr, *lse = nullptr, *dout = nullptr;
+};
+std::size_t attention_grad_workspace(const AttentionSpec& spec, int threads) noexcept;
+int attention_grad_threads(const AttentionSpec& spec, int most) noexcept;
+void attention_grad(const AttentionSpec& spec, const AttentionGradArgs& args, void* dq, void* dk, void* dv,
+                    void* workspace, int threads);
+
+}  // namespace bp::cpu
