@@ -7,6 +7,8 @@
 #include <chrono>
 
 #include "base/error.h"
+#include "ir/body.h"
+#include "passes/scan.h"
 
 namespace bp::passes {
 
@@ -26,7 +28,7 @@ std::string text_of(const ir::Graph& g, const Partition& p) {
 class Pipeline {
  public:
   explicit Pipeline(const PipelineOptions& options) : options_(options) {
-    static const std::vector<std::string> kKnown{"simplify", "fuse", "schedule"};
+    static const std::vector<std::string> kKnown{"simplify", "scan", "fuse", "schedule"};
     for (const std::string& name : options.disable)
       if (std::find(kKnown.begin(), kKnown.end(), name) == kKnown.end())
         fail(ErrorKind::config, "[compile] there is no pass \"{}\": the passes are {}", name, fmt::join(kKnown, ", "));
@@ -56,6 +58,23 @@ class Pipeline {
   const PipelineOptions& options_;
 };
 
+bool has_bodies(const ir::Graph& g) {
+  return std::any_of(g.nodes.begin(), g.nodes.end(),
+                     [](const ir::Node& n) { return n.op == ir::OpId::scan || n.op == ir::OpId::cond; });
+}
+
+// Loops first meet, so that a loop and the same loop with more outputs are one when their bodies are looked at.
+ir::Graph optimise_bodies(ir::Graph g) {
+  g = merge_scans(g);
+  for (ir::Node& n : g.nodes)
+    for (const char* name : {"body", "then", "otherwise"}) {
+      if (!n.attrs.has(name) || (n.op != ir::OpId::scan && n.op != ir::OpId::cond)) continue;
+      ir::Graph body = simplify(ir::body_of(n.attrs, name));
+      n.attrs.set(name, ir::make_body(has_bodies(body) ? optimise_bodies(std::move(body)) : std::move(body)));
+    }
+  return simplify(hoist_and_sink(g));
+}
+
 }  // namespace
 
 Optimised run_pipeline(ir::Graph g, const PipelineOptions& options) {
@@ -63,6 +82,7 @@ Optimised run_pipeline(ir::Graph g, const PipelineOptions& options) {
   Pipeline pipeline(options);
   pipeline.record(state, "trace", 0);
   pipeline.pass(state, "simplify", [&] { state.graph = simplify(state.graph); });
+  if (has_bodies(state.graph)) pipeline.pass(state, "scan", [&] { state.graph = optimise_bodies(state.graph); });
   state.partition = singletons(state.graph);
   pipeline.pass(state, "fuse", [&] {
     state.graph = split_transparent(state.graph);

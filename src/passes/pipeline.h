@@ -10,7 +10,7 @@
 namespace bp::passes {
 
 struct PipelineOptions {
-  std::vector<std::string> disable;  // "simplify", "fuse", "schedule"
+  std::vector<std::string> disable;  // "simplify", "scan", "fuse", "schedule"
   bool keep_text = false;            // records the graph after each pass for explain()
 };
 

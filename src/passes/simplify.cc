@@ -257,6 +257,51 @@ class Simplifier {
     return emit(OpId::max_pool_grad, {emit(OpId::select, {positive, dy, zero}, {}, n), index}, attrs, n);
   }
 
+  // A tensor with zeros around it along one axis.
+  struct Padded {
+    Value inside;
+    int axis;
+    std::int64_t low, high;
+  };
+  std::optional<Padded> padded(Value v) const {
+    if (!is(v, OpId::pad) || node(v).attrs.real("value") != 0) return std::nullopt;
+    const Ints &low = node(v).attrs.ints("low"), &high = node(v).attrs.ints("high"),
+               &interior = node(v).attrs.ints("interior");
+    int axis = -1;
+    for (std::size_t i = 0; i < low.size(); ++i) {
+      if (low[i] < 0 || high[i] < 0 || interior[i] != 0) return std::nullopt;
+      if (low[i] == 0 && high[i] == 0) continue;
+      if (axis >= 0) return std::nullopt;
+      axis = static_cast<int>(i);
+    }
+    if (axis < 0) return std::nullopt;
+    const auto k = static_cast<std::size_t>(axis);
+    return Padded{node(v).inputs[0], axis, low[k], high[k]};
+  }
+
+  // The gradients of the parts of a split, each padded with zeros to the whole and added, are one concatenation.
+  std::optional<Value> rewrite_adjacent_pads(const Node& n) {
+    std::optional<Padded> a = padded(n.inputs[0]), b = padded(n.inputs[1]);
+    if (!a || !b || a->axis != b->axis) return std::nullopt;
+    if (a->low > b->low) std::swap(a, b);
+    if (a->low + out_.type(a->inside).shape[a->axis] != b->low) return std::nullopt;
+    std::vector<Value> parts;
+    for (const Value v : {a->inside, b->inside}) {
+      const bool nested = is(v, OpId::concatenate) && node(v).attrs.integer("axis") == a->axis;
+      if (nested)
+        parts.insert(parts.end(), node(v).inputs.begin(), node(v).inputs.end());
+      else
+        parts.push_back(v);
+    }
+    const Value joined = emit(OpId::concatenate, std::move(parts), {{"axis", std::int64_t{a->axis}}}, n);
+    if (a->low == 0 && b->high == 0) return joined;
+    const auto rank = static_cast<std::size_t>(n.types[0].shape.rank());
+    Ints low(rank, 0), high(rank, 0);
+    low[static_cast<std::size_t>(a->axis)] = a->low;
+    high[static_cast<std::size_t>(a->axis)] = b->high;
+    return emit(OpId::pad, {joined}, {{"low", low}, {"high", high}, {"interior", Ints(rank, 0)}, {"value", 0.0}}, n);
+  }
+
   std::optional<Value> rewrite_arithmetic(const Node& n) {
     const Value a = n.inputs[0];
     const Value b = n.inputs.size() > 1 ? n.inputs[1] : a;
@@ -266,7 +311,7 @@ class Simplifier {
         if (is_uniform(a, 0)) return b;
         if (is(b, OpId::neg)) return emit(OpId::sub, {a, node(b).inputs[0]}, {}, n);
         if (is(a, OpId::neg)) return emit(OpId::sub, {b, node(a).inputs[0]}, {}, n);
-        break;
+        return rewrite_adjacent_pads(n);
       case OpId::sub:
         if (is_uniform(b, 0)) return a;
         if (is(b, OpId::neg)) return emit(OpId::add, {a, node(b).inputs[0]}, {}, n);
