@@ -1,6 +1,8 @@
-// Models: modules and their parameters (bp/module.h), the layers (bp/layers.h), initialisers (bp/init.h).
+// Models: modules and their parameters (bp/module.h), the layers (bp/layers.h, bp/recurrent.h), initialisers
+// (bp/init.h).
 #pragma once
 
 #include "bp/init.h"
 #include "bp/layers.h"
 #include "bp/module.h"
+#include "bp/recurrent.h"
