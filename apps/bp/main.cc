@@ -82,7 +82,9 @@ void add_others(CLI::App& app, Options& o) {
 
   CLI::App* predict = app.add_subcommand("predict", "class and probabilities, or values, for each row of INPUT");
   predict->add_option("run", o.predict.run, "folder of a run")->required()->type_name("RUN");
-  predict->add_option("input", o.predict.input, "inputs: .csv, .npy, or IDX")->required()->type_name("INPUT");
+  predict->add_option("input", o.predict.input, "inputs: .csv, .npy, or IDX; an image or a folder of them")
+      ->required()
+      ->type_name("INPUT");
   predict->add_option("-o,--output", o.predict.output, "the CSV file to write")->required()->type_name("FILE.csv");
 
   CLI::App* inspect = app.add_subcommand("inspect", "layers, shapes, parameters, flops and memory of a model");

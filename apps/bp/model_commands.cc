@@ -61,9 +61,9 @@ int eval(const EvalOptions& o) {
 
 int predict(const PredictOptions& o) {
   const train::Config c = train::read_run(o.run);
-  const Array inputs = train::load_inputs(c, o.input);
-  const Array predictions = train::predict(c, train::load_model(c, o.run), inputs);
-  train::write_predictions(c, predictions, o.output);
+  const train::Inputs inputs = train::load_inputs(c, o.input);
+  const Array predictions = train::predict(c, train::load_model(c, o.run), inputs.x);
+  train::write_predictions(c, predictions, o.output, inputs.names);
   fmt::print("{}: {} rows\n", o.output, predictions.rows());
   return kOk;
 }

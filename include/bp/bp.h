@@ -12,6 +12,7 @@
 #include "bp/dtype.h"
 #include "bp/error.h"
 #include "bp/grad.h"
+#include "bp/images.h"
 #include "bp/init.h"
 #include "bp/io.h"
 #include "bp/layers.h"

@@ -54,7 +54,8 @@ Taps area(std::int64_t inputs, std::int64_t n) {
   return t;
 }
 
-void resample(const ImageView& in, const Taps& rows, const Taps& columns, float* to, std::int64_t height,
+template <class T>
+void resample(const ImageView<T>& in, const Taps& rows, const Taps& columns, float* to, std::int64_t height,
               std::int64_t width) {
   const std::int64_t c = in.channels;
   const auto line = static_cast<std::size_t>(width * c);
@@ -66,11 +67,11 @@ void resample(const ImageView& in, const Taps& rows, const Taps& columns, float*
   for (std::int64_t y = begin; y < end; ++y)
     for (std::int64_t x = 0; x < width; ++x, narrow += c) {
       const auto i = static_cast<std::size_t>(x);
-      const float* from = in.values + (y * in.width + columns.first[i]) * c;
+      const T* from = in.values + (y * in.width + columns.first[i]) * c;
       const float* w = columns.of(x);
       for (std::int64_t k = 0; k < c; ++k) {
         float sum = 0;
-        for (std::int64_t j = 0; j < columns.count[i]; ++j) sum += w[j] * from[j * c + k];
+        for (std::int64_t j = 0; j < columns.count[i]; ++j) sum += w[j] * static_cast<float>(from[j * c + k]);
         narrow[k] = sum;
       }
     }
@@ -91,12 +92,13 @@ Taps taps(std::int64_t inputs, std::int64_t n) {
 
 }  // namespace
 
-void resize_bilinear(const ImageView& from, const Region& part, float* to, std::int64_t height, std::int64_t width) {
+void resize_bilinear(const ImageView<float>& from, const Region& part, float* to, std::int64_t height,
+                     std::int64_t width) {
   resample(from, bilinear(from.height, part.top, part.height, height),
            bilinear(from.width, part.left, part.width, width), to, height, width);
 }
 
-void resize(const ImageView& from, float* to, std::int64_t height, std::int64_t width) {
+void resize(const ImageView<std::uint8_t>& from, float* to, std::int64_t height, std::int64_t width) {
   resample(from, taps(from.height, height), taps(from.width, width), to, height, width);
 }
 

@@ -9,6 +9,7 @@
 
 #include "bp/augment.h"
 #include "bp/datasets.h"
+#include "bp/images.h"
 #include "bp/layers.h"
 #include "bp/optim.h"
 #include "bp/text.h"
@@ -17,7 +18,7 @@
 
 namespace bp::train {
 
-// Where a split comes from. `targets` is empty for CSV and text, whose file holds both.
+// Where a split comes from. `targets` is empty for CSV, text and folders of images, which hold both.
 struct Files {
   std::string inputs, targets;
 };
@@ -27,7 +28,7 @@ struct DataConfig {
   Files train;
   std::optional<Files> validation, test;
   double validation_fraction = 0;
-  std::int64_t limit = 0;
+  std::int64_t limit = 0, max_pixels = 0;
   int workers = 1;
   std::vector<std::string> classes;
   std::optional<double> scale;
@@ -84,8 +85,13 @@ Datasets load_datasets(Config& config);
 enum class Split { train, validation, test };
 // One split, treated as the configuration of a finished run says.
 SourcePtr load_split(Config& config, Split split);
-// Inputs alone, for predictions: [N, input..]. The format is told by the name: .csv, .npy, otherwise IDX.
-Array load_inputs(const Config& config, const std::string& path);
+// Inputs alone, for predictions: [N, input..]. The format is told by the name: .csv, .npy, otherwise IDX; for a model
+// of images from folders a folder or one image, whose paths then name the rows.
+struct Inputs {
+  Array x;
+  std::vector<std::string> names;  // of the rows; empty where they have none
+};
+Inputs load_inputs(const Config& config, const std::string& path);
 
 // Used by parse_config and by each other.
 class Section;
@@ -95,6 +101,14 @@ std::string resolved_path(const Node& path, const std::string& folder);
 const Files& files_of(const Config& config, Split split);
 nn::Sequential read_layers(Node& layers, const std::string& path, Shape& shape);
 void read_data(Section data, const std::string& folder, Config& config);
+// Bytes become (x * scale - mean) / std: as what is divided by 255 and normalised, of so many channels.
+augment::StepPtr normalization(const DataConfig& data, double scaled_by);
+
+// format = "images" (config_images.cc).
+Datasets load_image_folders(Config& config);
+SourcePtr load_image_folder(Config& config, Split split);
+Inputs load_image_inputs(const Config& config, const std::string& path);
+
 // [[augment]] (config_augment.cc), for images of the model's input.
 augment::Pipeline read_augment(Node& steps, const Config& config);
 

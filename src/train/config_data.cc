@@ -13,7 +13,7 @@ namespace {
 
 Files read_files(Section& s, std::string_view key, const std::string& folder) {
   Node& n = *s.value(key);
-  const bool single = s.type() == "csv" || s.type() == "text";
+  const bool single = s.type() == "csv" || s.type() == "text" || s.type() == "images";
   if (single != (n.kind == Node::Kind::text))
     s.wrong(key, fmt::format("with format = \"{}\" expected {}, got {}", s.type(),
                              single ? "a path" : "{ inputs = path, targets = path }", n.str()));
@@ -172,15 +172,7 @@ SourcePtr altered(const Config& c, const data::ArrayDataset& set) {
   scaled.data.mean.clear();
   scaled.data.std.clear();
   std::vector<augment::StepPtr> steps = c.augment.steps();
-  const std::size_t channels = std::max(c.data.mean.size(), c.data.std.size());
-  if (channels > 0) {
-    const auto spread = [&](const std::vector<double>& v, float otherwise) {
-      std::vector<float> all(channels, v.empty() ? otherwise : static_cast<float>(v[0]));
-      if (v.size() > 1) all = floats(v);
-      return all;
-    };
-    steps.push_back(augment::normalize(spread(c.data.mean, 0), spread(c.data.std, 1)));
-  }
+  steps.push_back(normalization(c.data, 1));
   return augment::augmented(transformed(scaled, set), augment::Pipeline(std::move(steps)));
 }
 
@@ -200,7 +192,25 @@ void find_moments(Config& c, const data::ArrayDataset& set) {
   d.normalize = false;
 }
 
+void read_image_options(Section& s, Config& c) {
+  c.data.max_pixels = s.integer("max_pixels");
+  if (c.task != Task::classification) s.wrong("format", "the folders of images are classes: expected cross_entropy");
+  if (c.input.rank() != 3 || (c.input[2] != 1 && c.input[2] != 3))
+    s.wrong("format", fmt::format("expected model.input = [height, width, 1 or 3], got {}", c.input));
+}
+
 }  // namespace
+
+augment::StepPtr normalization(const DataConfig& d, double scaled_by) {
+  const std::size_t channels = std::max<std::size_t>(1, std::max(d.mean.size(), d.std.size()));
+  const auto spread = [&](const std::vector<double>& v, double otherwise) {
+    std::vector<float> all;
+    for (std::size_t c = 0; c < channels; ++c)
+      all.push_back(static_cast<float>((v.empty() ? otherwise : v[v.size() == 1 ? 0 : c]) / scaled_by));
+    return all;
+  };
+  return augment::normalize(spread(d.mean, 0), spread(d.std, 1));
+}
 
 std::string resolved_path(const Node& n, const std::string& folder) {
   const std::filesystem::path path(n.text);
@@ -245,10 +255,12 @@ void read_data(Section s, const std::string& folder, Config& c) {
   if (d.normalize && !(d.mean.empty() && d.std.empty()))
     s.wrong("normalize", "mean or std is given too: give one of them");
   if (d.format == "csv") read_csv_options(s, c);
+  if (d.format == "images") read_image_options(s, c);
 }
 
 Datasets load_datasets(Config& c) {
   if (c.data.format == "text") return load_text(c);
+  if (c.data.format == "images") return load_image_folders(c);
   data::ArrayDataset train = read_files(c, c.data.train, true);
   if (c.data.limit > 0) train = train.take(c.data.limit);
   std::optional<data::ArrayDataset> validation;
@@ -272,6 +284,7 @@ Datasets load_datasets(Config& c) {
 
 SourcePtr load_split(Config& c, Split split) {
   if (c.data.format == "text") return load_text(c, split);
+  if (c.data.format == "images") return load_image_folder(c, split);
   if (split == Split::test || (split == Split::validation && c.data.validation))
     return std::make_shared<const data::ArrayDataset>(transformed(c, read_files(c, files_of(c, split), false)));
   Datasets sets = load_datasets(c);
@@ -280,10 +293,11 @@ SourcePtr load_split(Config& c, Split split) {
   return sets.validation;
 }
 
-Array load_inputs(const Config& c, const std::string& path) {
-  Array x;
+Inputs load_inputs(const Config& c, const std::string& path) {
   if (c.data.format == "text")
     fail(ErrorKind::config, "{}: the model was trained on text: expected bp sample, which continues one", path);
+  if (c.data.format == "images") return load_image_inputs(c, path);
+  Array x;
   if (path.ends_with(".csv") || path.ends_with(".csv.gz")) {
     if (c.data.format != "csv")
       fail(ErrorKind::config, "{}: the model was trained on {} files: expected those", path, c.data.format);
@@ -298,7 +312,7 @@ Array load_inputs(const Config& c, const std::string& path) {
     x = io::read_idx(path);
   }
   data::check_finite(x, path.c_str());
-  return transformed(c, data::ArrayDataset(reshaped_inputs(c, x, path))).all().x;
+  return {transformed(c, data::ArrayDataset(reshaped_inputs(c, x, path))).all().x, {}};
 }
 
 }  // namespace bp::train

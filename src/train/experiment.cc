@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <numeric>
 #include <system_error>
 
 #include "base/error.h"
@@ -241,7 +242,8 @@ Array predict(const Config& config, const nn::Sequential& model, const Array& in
   return out;
 }
 
-void write_predictions(const Config& config, const Array& predictions, const std::string& path) {
+void write_predictions(const Config& config, const Array& predictions, const std::string& path,
+                       const std::vector<std::string>& names) {
   const bool classes = config.task == Task::classification;
   const std::int64_t n = predictions.rows(), width = n == 0 ? 0 : predictions.numel() / n;
   const Array values = convert(predictions, DType::f64);
@@ -251,6 +253,11 @@ void write_predictions(const Config& config, const Array& predictions, const std
     return i < config.data.classes.size() ? config.data.classes[i] : std::to_string(k);
   };
   io::Table table;
+  if (!names.empty()) {
+    std::vector<std::int64_t> ids(names.size());
+    std::iota(ids.begin(), ids.end(), 0);
+    table.columns.push_back({"file", Array::from(ids, {n}), names});
+  }
   if (classes) {
     std::vector<std::int64_t> best;
     for (std::int64_t i = 0; i < n; ++i)

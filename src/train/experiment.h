@@ -40,7 +40,9 @@ nn::Sequential load_model(const Config& config, const std::string& run);
 Metrics evaluate_run(Config& config, const std::string& run, Split split);
 // [N, classes] probabilities, [N, ..] probabilities of binary labels, or values.
 Array predict(const Config& config, const nn::Sequential& model, const Array& inputs);
-// predict() as a table: the class and a column a class, or a column a value.
-void write_predictions(const Config& config, const Array& predictions, const std::string& path);
+// predict() as a table: the class and a column a class, or a column a value. `names` of the rows, where they have some,
+// come first.
+void write_predictions(const Config& config, const Array& predictions, const std::string& path,
+                       const std::vector<std::string>& names = {});
 
 }  // namespace bp::train

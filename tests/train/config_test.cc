@@ -286,7 +286,7 @@ TEST_F(Data, CsvClassesComeFromTheTrainingFileAndStay) {
   // What the run's config.toml says treats other files alike.
   Config again = parse_config(parse_toml(to_toml(c.root), "config.toml"), "/elsewhere", "net");
   write("new.csv", "b,a\n1,7\n");
-  const Array inputs = load_inputs(again, folder_ + "/new.csv");
+  const Array inputs = load_inputs(again, folder_ + "/new.csv").x;
   EXPECT_EQ(inputs.values<float>()[0], x.values<float>()[0]);
   EXPECT_EQ(inputs.values<float>()[1], x.values<float>()[1]);
   write("test.csv", "b,a,kind\n1,7,cow\n");
@@ -404,6 +404,81 @@ TEST_F(TextData, MistakesAreExplained) {
   EXPECT_THAT(told(ErrorKind::config, "abcde", "mean = 1.0"), HasSubstr("unknown key \"data.mean\""));
   EXPECT_THAT(told(ErrorKind::config, "abcde", "unit = \"byte\"\nvocabulary = \"a\""), HasSubstr("no place"));
   EXPECT_THAT(told(ErrorKind::value, "abcde", "vocabulary = \"abcd\"", 4), HasSubstr("\"e\" (U+0065) at byte 4"));
+}
+
+// Folders of 2 x 3 images of one grey: class a of 51 and 102, class b of 204 and 255.
+class ImageData : public Data {
+ protected:
+  void SetUp() override {
+    Data::SetUp();
+    for (const char* split : {"train", "test"})
+      for (const auto& [name, value] : {std::pair("a/1.png", 51), {"a/2.png", 102}, {"b/1.png", 204}, {"b/2.png", 255}})
+        put(std::string(split) + "/" + name, value);
+  }
+  void put(const std::string& name, int value) {
+    const std::filesystem::path path = std::filesystem::path(folder_) / name;
+    std::filesystem::create_directories(path.parent_path());
+    Array image = Array::empty(DType::u8, {4, 6, 1});
+    std::fill_n(image.mutable_data<std::uint8_t>(), image.numel(), static_cast<std::uint8_t>(value));
+    io::write_png(path.string(), image);
+  }
+  Config images(const std::string& keys, const std::string& input = "[2, 3, 1]", int units = 2) {
+    const std::string text =
+        "augment = [{ type = \"noise\", stddev = 1 }]\n[data]\nformat = \"images\"\ntrain = \"train\"\n" + keys +
+        "\n[model]\ninput = " + input +
+        "\nlayers = [{ type = \"flatten\" }, { type = \"linear\", units = " + std::to_string(units) +
+        " }]\n[loss]\ntype = \"cross_entropy\"\n[optimizer]\ntype = \"sgd\"\n";
+    return parse_config(parse_toml(text, "net.toml"), folder_, "net");
+  }
+  float first(const SourcePtr& source, std::size_t image) { return all_of(*source).x.values<float>()[image * 6]; }
+};
+
+TEST_F(ImageData, FoldersBecomeSplits) {
+  Config c = images("test = \"test\"\nvalidation_fraction = 0.25\nmean = 0.2\nstd = 0.1");
+  const Datasets sets = load_datasets(c);
+  EXPECT_EQ(c.data.classes, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(sets.train->size(), 3);
+  EXPECT_EQ(sets.validation->size(), 1);
+  EXPECT_NEAR(first(sets.test, 3), (1 - 0.2) / 0.1, 1e-5);
+  EXPECT_NE(first(sets.altered, 0), first(sets.train, 0));
+  EXPECT_NEAR(first(load_split(c, Split::test), 1), (0.4 - 0.2) / 0.1, 1e-5);
+  EXPECT_EQ(first(load_split(c, Split::validation), 0), first(sets.validation, 0));
+
+  const Inputs one = load_inputs(c, folder_ + "/test/b/1.png");
+  EXPECT_NEAR(one.x.values<float>()[0], (0.8 - 0.2) / 0.1, 1e-5);
+  const Inputs all = load_inputs(c, folder_ + "/test");
+  EXPECT_EQ(all.x.shape, (Shape{4, 2, 3, 1}));
+  EXPECT_THAT(all.names[2], HasSubstr("test/b/1.png"));
+}
+
+TEST_F(ImageData, MomentsScalesAndLimits) {
+  Config c = images("normalize = true");
+  const Datasets sets = load_datasets(c);
+  EXPECT_NEAR(c.data.mean.at(0), 0.6, 1e-6);
+  EXPECT_NEAR(c.data.std.at(0), std::sqrt(0.1), 1e-6);
+  EXPECT_NEAR(first(sets.train, 3), 0.4 / std::sqrt(0.1), 1e-5);
+  Config scaled = images("scale = 1\nmean = 50");
+  EXPECT_NEAR(first(load_datasets(scaled).train, 0), 1, 1e-4);
+  Config limited = images("limit = 2");
+  EXPECT_EQ(load_datasets(limited).train->size(), 2);
+}
+
+TEST_F(ImageData, MistakesAreExplained) {
+  const auto told = [&](const std::string& keys, const std::string& input = "[2, 3, 1]", int units = 2) {
+    return message_of(
+        [&] {
+          Config c = images(keys, input, units);
+          load_datasets(c);
+        },
+        ErrorKind::config);
+  };
+  EXPECT_THAT(told("", "[2, 3, 2]"), HasSubstr("expected model.input = [height, width, 1 or 3], got [2, 3, 2]"));
+  EXPECT_THAT(told("", "[2, 3, 1]", 3), HasSubstr("2 classes (subfolders) for a model of 3 outputs"));
+  EXPECT_THAT(told("max_pixels = 0"), HasSubstr("data.max_pixels"));
+  EXPECT_THAT(told("validation = { inputs = \"x\" }"), HasSubstr("expected a path"));
+  Config c = images("max_pixels = 23");
+  EXPECT_THAT(message_of([&] { all_of(*load_datasets(c).train); }, ErrorKind::format),
+              HasSubstr("claims 4 x 6 pixels: expected at most 23"));
 }
 
 constexpr const char* kAllSteps = R"(augment = [
