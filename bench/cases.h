@@ -1,4 +1,4 @@
-// The cases of the training-step benchmark (tiny, mlp, cnn, resnet20, gpt): models, data made by formula, losses and
+// The cases of the training-step benchmark (tiny, mlp, cnn, resnet20, lstm, gpt): models, data made by formula, losses and
 // optimizers. Used by golden, train_step and gradient_cost. The numbering of parameters and batches follows the golden
 // runs' recipe:
 //   h = (i+1) * 2654435761 xor (k+1) * 2246822519; h ^= h >> 16; h *= 0x85EBCA6B; h ^= h >> 13; h *= 0xC2B2AE35; h ^= h
@@ -18,6 +18,7 @@
 
 #include "bp/bp.h"
 #include "gpt_case.h"
+#include "lstm_case.h"
 #include "resnet20_case.h"
 
 namespace bench {
@@ -166,6 +167,13 @@ inline Case make_case(const std::string& name, bp::DType dtype, double scale = 1
     c.batch = [dtype](std::uint32_t s) {
       return std::pair(image_tensor(1000 + 2 * s, {64, 32, 32, 3}, dtype), class_tensor(1001 + 2 * s, {64}, 10));
     };
+  } else if (name == "lstm") {
+    c = with_model<Lstm>(dtype);
+    c.loss = class_loss;
+    c.optimizer = std::make_shared<bp::optim::Adam>(c.parameters, bp::optim::AdamOptions{.lr = 1e-3 * scale});
+    c.batch = [](std::uint32_t s) {
+      return std::pair(class_tensor(1000 + 2 * s, {32, 64}, 96), class_tensor(1001 + 2 * s, {32, 64}, 96));
+    };
   } else if (name == "gpt") {
     c = with_model<Gpt>(dtype);
     c.loss = class_loss;
@@ -174,7 +182,7 @@ inline Case make_case(const std::string& name, bp::DType dtype, double scale = 1
       return std::pair(class_tensor(1000 + 2 * s, {16, 128}, 96), class_tensor(1001 + 2 * s, {16, 128}, 96));
     };
   } else {
-    throw std::runtime_error("unknown case " + name + ": expected tiny, mlp, cnn, resnet20 or gpt");
+    throw std::runtime_error("unknown case " + name + ": expected tiny, mlp, cnn, resnet20, lstm or gpt");
   }
   return c;
 }

@@ -1,5 +1,5 @@
 // Replays a golden run: 20 steps from weights and data made by formula; prints losses and the gradient norms of step 0.
-// usage: golden --case tiny|mlp|cnn|resnet20|gpt [--dtype f64|f32] [--steps 20] [--threads N]
+// usage: golden --case tiny|mlp|cnn|resnet20|lstm|gpt [--dtype f64|f32] [--steps 20] [--threads N]
 #include <fmt/format.h>
 
 #include "cases.h"

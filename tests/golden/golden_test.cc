@@ -65,6 +65,8 @@ TEST(Golden, CnnF32) { replay("cnn", bp::f32, kSteps, f32_tolerance("cnn")); }
 // Chaotic at its rate, and heavy: the first steps only. bench/golden replays all of them.
 TEST(Golden, Resnet20F64) { replay("resnet20", bp::f64, kHeavySteps, 1e-8); }
 TEST(Golden, Resnet20F32) { replay("resnet20", bp::f32, kHeavySteps, 5e-3); }
+TEST(Golden, LstmF64) { replay("lstm", bp::f64, kHeavySteps, 1e-7); }
+TEST(Golden, LstmF32) { replay("lstm", bp::f32, kHeavySteps, f32_tolerance("lstm")); }
 TEST(Golden, GptF64) { replay("gpt", bp::f64, 1, 1e-7); }
 TEST(Golden, GptF32) { replay("gpt", bp::f32, kHeavySteps, f32_tolerance("gpt")); }
 

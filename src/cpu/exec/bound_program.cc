@@ -2,6 +2,7 @@
 #include "cpu/exec/bound_program.h"
 
 #include <algorithm>
+#include <chrono>
 
 namespace bp::cpu {
 
@@ -47,6 +48,26 @@ void BoundProgram::place(void* arena, void* workspace) {
   for (std::size_t i = 0; i < args_.size(); ++i)
     if (const MemoryRef& m = program_.buffers[buffer_of_[i]]; m.kind == MemoryRef::Kind::arena)
       args_[i] = static_cast<std::byte*>(arena) + m.offset;
+}
+
+void BoundProgram::set_timed(bool timed) {
+  timed_ = timed;
+  if (timed) {
+    seconds_.assign(bound_.size(), 0);
+    runs_.assign(bound_.size(), 0);
+  }
+  for (const Bound& b : bound_)
+    for (BoundProgram* body : b.kernel->bodies()) body->set_timed(timed);
+}
+
+void BoundProgram::run_timed(std::size_t first, std::size_t last) {
+  using Clock = std::chrono::steady_clock;
+  for (std::size_t i = first; i < last; ++i) {
+    const auto start = Clock::now();
+    run_step(i);
+    ++runs_[i];
+    seconds_[i] += std::chrono::duration<double>(Clock::now() - start).count();
+  }
 }
 
 }  // namespace bp::cpu

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "cpu/exec/program.h"
@@ -25,9 +26,17 @@ class BoundProgram {
   void run_step(std::size_t i) const {
     bound_[i].kernel->run(args_.data() + bound_[i].first, workspace_, bound_[i].threads);
   }
-  void run(std::size_t first, std::size_t last) const {
+  void run(std::size_t first, std::size_t last) {
+    if (timed_) return run_timed(first, last);
     for (std::size_t i = first; i < last; ++i) run_step(i);
   }
+  // While timed, the seconds of each step are added up, also inside the bodies of its kernels; switching on clears
+  // them.
+  void set_timed(bool timed);
+  std::span<const double> seconds() const noexcept { return seconds_; }
+  double runs_of(std::size_t step) const noexcept { return runs_[step]; }
+  const Program& program() const noexcept { return program_; }
+
   int threads_of(std::size_t i) const noexcept { return bound_[i].threads; }
   int most_threads() const noexcept { return most_threads_; }
 
@@ -46,7 +55,11 @@ class BoundProgram {
     for (std::uint32_t k = p.first[i]; k < p.first[i + 1]; ++k) args_[p.at[k]] = data;
   }
 
+  void run_timed(std::size_t first, std::size_t last);
+
   const Program& program_;
+  bool timed_ = false;
+  std::vector<double> seconds_, runs_;
   void* arena_ = nullptr;
   void* workspace_ = nullptr;
   int most_threads_ = 1;

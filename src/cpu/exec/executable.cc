@@ -80,12 +80,14 @@ void Executable::run_timed(std::span<const void* const> inputs, std::span<void* 
                            std::vector<std::vector<double>>& seconds) {
   using Clock = std::chrono::steady_clock;
   seconds.resize(bound_.steps());
+  bound_.set_timed(true);  // for the bodies of loops
   std::size_t i = 0;
   run_steps(inputs, outputs, [&](auto&& step) {
     const auto start = Clock::now();
     step();
     seconds[i++].push_back(std::chrono::duration<double>(Clock::now() - start).count());
   });
+  bound_.set_timed(false);
 }
 
 double Executable::flops() const {
@@ -104,7 +106,7 @@ void print_steps(std::string& out, const Program& program, int most_threads, int
     out += fmt::format("{:{}}{:4}  {:<48} {} thread{}  {:>12.0f} flops {:>12.0f} bytes  {}{}\n", "", indent, i,
                        info.name, threads, threads == 1 ? " " : "s", info.flops, info.bytes, ir::scope_path(info.scope),
                        info.backward ? " (backward)" : "");
-    for (const Program* body : kernel.bodies()) print_steps(out, *body, most_threads, indent + 6);
+    for (const BoundProgram* body : kernel.bodies()) print_steps(out, body->program(), most_threads, indent + 6);
   }
 }
 }  // namespace

@@ -9,7 +9,7 @@
 
 namespace bp::cpu {
 
-struct Program;
+class BoundProgram;
 
 class Kernel {
  public:
@@ -21,8 +21,8 @@ class Kernel {
     (void)threads;
     return 0;
   }
-  // The programs inside a loop or a branch, to be shown.
-  virtual std::vector<const Program*> bodies() const { return {}; }
+  // The programs inside a loop or a branch, to be shown and timed.
+  virtual std::vector<BoundProgram*> bodies() const { return {}; }
   // More threads than this do not pay for this much work.
   virtual int preferred_threads() const { return 1; }
 };

@@ -119,7 +119,7 @@ class ScanKernel final : public Kernel {
 
   std::size_t workspace_bytes(int) const override { return arena_ + scratch_ + pairs_; }
   int preferred_threads() const override { return bound_->most_threads(); }
-  std::vector<const Program*> bodies() const override { return {&program_}; }
+  std::vector<BoundProgram*> bodies() const override { return {&*bound_}; }
 
   void run(void* const* args, void* workspace, int) const override {
     auto* const memory = static_cast<std::byte*>(workspace);
@@ -218,9 +218,7 @@ class CondKernel final : public Kernel {
   int preferred_threads() const override {
     return std::max(branches_[0].bound->most_threads(), branches_[1].bound->most_threads());
   }
-  std::vector<const Program*> bodies() const override {
-    return {branches_[0].program.get(), branches_[1].program.get()};
-  }
+  std::vector<BoundProgram*> bodies() const override { return {branches_[0].bound.get(), branches_[1].bound.get()}; }
 
   void run(void* const* args, void* workspace, int) const override {
     const Branch& b = branches_[*static_cast<const bool*>(args[0]) ? 0 : 1];

@@ -148,8 +148,10 @@ void Lowering::copy_outputs(const std::vector<bool>& copied) {
     emit(std::make_unique<CopyKernel>(bytes), {from}, {to},
          StepInfo{.name = "copy", .bytes = 2.0 * static_cast<double>(bytes)}, true);
   };
+  const bool overwrites =
+      std::any_of(graph_.outputs.begin(), graph_.outputs.end(), [](const ir::Output& o) { return o.updates >= 0; });
   for (auto& [from, to] : copies)
-    if (program_.buffers[from].kind == MemoryRef::Kind::input) {
+    if (overwrites && program_.buffers[from].kind == MemoryRef::Kind::input) {
       const BufferId saved = temporary(program_.buffers[from].bytes);
       copy(from, saved);
       from = saved;

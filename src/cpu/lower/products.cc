@@ -349,7 +349,7 @@ bool lower_matmul(Lowering& l, const ProductChain& c, const Operands& o) {
   if (o.dtype == f64) return lower_own_matmul(l, c, o, d, std::move(info));
   const double flops = matmul_flops(d) / static_cast<double>(std::max<std::int64_t>(count, 1));
   const bool small = flops <= (d.n < kNarrow ? kOwnNarrowFlops : kOwnFlops);
-  const bool long_sum = d.k >= kLongSum && flops <= kOwnLongFlops;
+  const bool long_sum = !info.backward && d.k >= kLongSum && flops <= kOwnLongFlops;
   if (o.dtype == f32 && (small || long_sum) && lower_own_matmul(l, c, o, d, info)) return true;
   return lower_dnnl_matmul(l, c, o, d, std::move(info));
 }
