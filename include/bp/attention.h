@@ -33,4 +33,12 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
 Tensor attention_weights(const Tensor& q, const Tensor& k, const AttentionOptions& options = {});
 Tensor attend(const Tensor& weights, const Tensor& v);
 
+// Su et al., "RoFormer", 2021, over halves (as LLaMA's): x [B, T, H, D], D even, at places p = offset + t:
+//   y = (a cos(w) - b sin(w), b cos(w) + a sin(w)), x = (a, b), w_i = p base^(-2 i / D), i < D / 2.
+// offset: an integer, 0 when undefined.
+Tensor rotary(const Tensor& x, const Tensor& offset = {}, double base = 10000);
+// Vaswani et al., "Attention is all you need", NIPS 2017, 3.5: [length, width], width even,
+// table[t][2 i] = sin(t 10000^(-2 i / width)), table[t][2 i + 1] = cos of the same. Not differentiable by anything.
+Tensor sinusoidal_positions(std::int64_t length, std::int64_t width, DType dtype = f32);
+
 }  // namespace bp

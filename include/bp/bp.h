@@ -27,5 +27,6 @@
 #include "bp/tensor.h"
 #include "bp/text.h"
 #include "bp/train.h"
+#include "bp/transformer.h"
 #include "bp/variable.h"
 #include "bp/version.h"
