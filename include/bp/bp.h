@@ -11,6 +11,7 @@
 #include "bp/datasets.h"
 #include "bp/dtype.h"
 #include "bp/error.h"
+#include "bp/gpt.h"
 #include "bp/grad.h"
 #include "bp/images.h"
 #include "bp/init.h"
