@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "bp/embedding.h"
 #include "bp/transformer.h"
 
 namespace bp::nn {
