@@ -1,5 +1,6 @@
 // [model]: a list of layers becomes a Sequential; the sizes of inputs follow from the layers before.
 #include "base/error.h"
+#include "bp/recurrent.h"
 #include "train/config.h"
 #include "train/config_section.h"
 
@@ -77,6 +78,17 @@ LayerPtr residual(Section& s, const Shape& in) {
   return make<nn::Residual>(std::move(layers), std::move(shortcut));
 }
 
+template <class L> LayerPtr recurrent(Section& s, const Shape& in) {
+  nn::RecurrentOptions o;
+  o.layers = s.integer("layers");
+  o.bidirectional = s.boolean("bidirectional");
+  o.dropout = s.number("dropout");
+  o.bias = s.boolean("bias");
+  o.last = s.text("output") == "last";
+  o.segment = s.integer("segment");
+  return make<L>(channels(s, in), s.integer("units"), std::move(o));
+}
+
 LayerPtr activation(Section& s) {
   const std::string& type = s.type();
   if (type == "identity") return make<nn::Identity>();
@@ -104,6 +116,9 @@ LayerPtr layer(Section& s, const Shape& in) {
   if (type == "dropout") return make<nn::Dropout>(s.number("rate"));
   if (type == "batch_norm") return batch_norm(s, in);
   if (type == "layer_norm") return layer_norm(s, in);
+  if (type == "rnn") return recurrent<nn::RNN>(s, in);
+  if (type == "gru") return recurrent<nn::GRU>(s, in);
+  if (type == "lstm") return recurrent<nn::LSTM>(s, in);
   if (type == "residual") return residual(s, in);
   return activation(s);
 }

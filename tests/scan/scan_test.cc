@@ -257,6 +257,21 @@ TEST(Scan, RefusesWhatItCannotDo) {
   expect(ErrorKind::trace, "no value of its own", [&] { kept.to_vector<double>(); });
 }
 
+TEST(Scan, DiagnosisNamesTheOperationAndTheIteration) {
+  auto step = compile([](const Tensor& x) {
+    const Scope scope("decoder");
+    return scan(
+               [](std::span<const Tensor> c, std::span<const Tensor> s) -> Scanned {
+                 return {{log(c[0] - s[0])}, {}};
+               },
+               {scalar(5, f64)}, {x})
+        .carry[0];
+  });
+  const std::string found = step.diagnose(Tensor::from({1.0, 0.5, 9.0, 1.0}));
+  EXPECT_NE(found.find("[log] decoder: the first operation to give"), std::string::npos) << found;
+  EXPECT_NE(found.find("in iteration 2 of 4"), std::string::npos) << found;
+}
+
 TEST(Cond, TakesOneBranchForwardAndBackward) {
   const auto f = [](std::span<const Tensor> t) {
     return cond(

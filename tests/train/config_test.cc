@@ -129,7 +129,15 @@ TEST(Config, EveryLayerLossOptimizerAndScheduleCanBeMade) {
     EXPECT_EQ(c.output, (Shape{5})) << layer;
     EXPECT_EQ(c.make_model()(zeros({2, 8, 8, 3})).shape(), (Shape{2, 5})) << layer;
   }
-  std::string tried = std::string(kGood) + "\"conv1d\" \"conv3d\" \"global_avg_pool\"";
+  for (const char* type : {"rnn", "gru", "lstm"}) {
+    std::string text = replaced(kGood, "input = [8, 8, 3]", "input = [8, 3]");
+    text =
+        replaced(text, "{ type = \"conv2d\", filters = 4, kernel = 3, padding = \"same\" }",
+                 std::string("{ type = \"") + type + "\", units = 4, layers = 2, bidirectional = true }, { type = \"" +
+                     type + "\", units = 3, output = \"last\", bias = false, segment = 2 }");
+    EXPECT_EQ(parse(text).make_model()(zeros({2, 8, 3})).shape(), (Shape{2, 5})) << type;
+  }
+  std::string tried = std::string(kGood) + "\"conv1d\" \"conv3d\" \"global_avg_pool\" \"rnn\" \"gru\" \"lstm\"";
   for (const std::string& layer : layers) tried += layer;
   for (const std::string& type : types_of("layer")) EXPECT_THAT(tried, HasSubstr("\"" + type + "\""));
   for (const char* type : {"1d", "3d"}) {
