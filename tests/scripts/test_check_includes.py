@@ -57,6 +57,10 @@ class CheckIncludes(unittest.TestCase):
     def test_a_path_must_start_at_src(self):
         self.assert_breach({"src/base/a.h": "", "src/base/a.cc": '#include "a.h"\n'}, "src/base/a.cc:1:")
 
+    def test_what_differs_between_instruction_sets_has_one_home(self):
+        self.assert_breach({"src/cpu/kernels/rows.cc": "\nauto x = hn::MaskedLoad(m, d, p);\n"},
+                           "src/cpu/kernels/rows.cc:2: hn::MaskedLoad differs between instruction sets")
+
     def test_an_unknown_room_is_named(self):
         self.assert_breach({"src/attic/a.h": "", "src/attic/a.cc": '#include "attic/a.h"\n'}, "room attic")
 

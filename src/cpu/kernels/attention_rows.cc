@@ -6,6 +6,7 @@
 // clang-format off
 #include <hwy/highway.h>
 #include "cpu/kernels/simd_math-inl.h"
+#include "cpu/kernels/simd_portable-inl.h"
 // clang-format on
 #include <limits>
 
@@ -28,8 +29,8 @@ template <class T> T max_of(const T* x, std::int64_t n) {
   const auto low = hn::Set(d, -std::numeric_limits<T>::infinity());
   auto top = low;
   vectors(
-      d, n, [&](std::int64_t i) { top = hn::Max(top, hn::LoadU(d, x + i)); },
-      [&](std::int64_t i, auto m) { top = hn::Max(top, hn::IfThenElse(m, hn::MaskedLoad(m, d, x + i), low)); });
+      d, n, [&](std::int64_t i) { top = max_or_second(top, hn::LoadU(d, x + i)); },
+      [&](std::int64_t i, auto m) { top = max_or_second(top, hn::IfThenElse(m, load_first(d, m, x + i), low)); });
   return hn::GetLane(hn::MaxOfLanes(d, top));
 }
 
@@ -45,7 +46,7 @@ template <class T> T exp_sum(T* x, std::int64_t n, T scale, T minus) {
         sum = hn::Add(sum, e);
       },
       [&](std::int64_t i, auto part) {
-        const auto e = hn::IfThenElseZero(part, exp_v(d, hn::MulSub(hn::MaskedLoad(part, d, x + i), s, m)));
+        const auto e = hn::IfThenElseZero(part, exp_v(d, hn::MulSub(load_first(d, part, x + i), s, m)));
         hn::BlendedStore(e, part, d, x + i);
         sum = hn::Add(sum, e);
       });
@@ -57,7 +58,7 @@ template <class T> void scale_row(T* x, std::int64_t n, T factor) {
   const auto f = hn::Set(d, factor);
   vectors(
       d, n, [&](std::int64_t i) { hn::StoreU(hn::Mul(f, hn::LoadU(d, x + i)), d, x + i); },
-      [&](std::int64_t i, auto m) { hn::BlendedStore(hn::Mul(f, hn::MaskedLoad(m, d, x + i)), m, d, x + i); });
+      [&](std::int64_t i, auto m) { hn::BlendedStore(hn::Mul(f, load_first(d, m, x + i)), m, d, x + i); });
 }
 
 template <class T> T dot(const T* a, const T* b, std::int64_t n) {
@@ -65,7 +66,7 @@ template <class T> T dot(const T* a, const T* b, std::int64_t n) {
   auto sum = hn::Zero(d);
   vectors(
       d, n, [&](std::int64_t i) { sum = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum); },
-      [&](std::int64_t i, auto m) { sum = hn::MulAdd(hn::MaskedLoad(m, d, a + i), hn::MaskedLoad(m, d, b + i), sum); });
+      [&](std::int64_t i, auto m) { sum = hn::MulAdd(load_first(d, m, a + i), load_first(d, m, b + i), sum); });
   return hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
@@ -81,7 +82,7 @@ void pack(const T* from, std::int64_t ld, std::int64_t count, std::int64_t n, st
         if (left >= lanes)
           hn::StoreU(hn::LoadU(d, row + i), d, to + i);
         else if (left > 0)
-          hn::StoreU(hn::MaskedLoad(hn::FirstN(d, static_cast<std::size_t>(left)), d, row + i), d, to + i);
+          hn::StoreU(load_first(d, hn::FirstN(d, static_cast<std::size_t>(left)), row + i), d, to + i);
         else
           hn::StoreU(hn::Zero(d), d, to + i);
       }
@@ -95,7 +96,7 @@ template <class T> void scores_grad(const T* weights, T* dw, std::int64_t n, T d
   vectors(
       d, n, [&](std::int64_t i) { hn::StoreU(f(hn::LoadU(d, weights + i), hn::LoadU(d, dw + i)), d, dw + i); },
       [&](std::int64_t i, auto m) {
-        hn::BlendedStore(f(hn::MaskedLoad(m, d, weights + i), hn::MaskedLoad(m, d, dw + i)), m, d, dw + i);
+        hn::BlendedStore(f(load_first(d, m, weights + i), load_first(d, m, dw + i)), m, d, dw + i);
       });
 }
 
@@ -119,7 +120,7 @@ namespace {
 struct Tables {
   AttentionRows<float> f32_table;
   AttentionRows<double> f64_table;
-  Tables() { HWY_DYNAMIC_DISPATCH(fill_attention_rows)(f32_table, f64_table); }
+  Tables() { BP_SIMD_DISPATCH(fill_attention_rows)(f32_table, f64_table); }
 };
 const Tables& tables() {
   static const Tables both;
