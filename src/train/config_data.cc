@@ -301,7 +301,8 @@ Inputs load_inputs(const Config& c, const std::string& path) {
   if (path.ends_with(".csv") || path.ends_with(".csv.gz")) {
     if (c.data.format != "csv")
       fail(ErrorKind::config, "{}: the model was trained on {} files: expected those", path, c.data.format);
-    io::CsvOptions options = c.data.csv;  // the target need not be there
+    io::CsvOptions options = c.data.csv;   // the target need not be there
+    options.missing = io::Missing::error;  // every row gets its prediction
     std::erase(options.categorical, c.data.target);
     options.categories.erase(c.data.target);
     x = io::read_csv(path, options).matrix(c.data.csv.columns, c.dtype);

@@ -91,6 +91,19 @@ TEST(Config, TheEffectiveConfigurationReadsAsTheSame) {
   EXPECT_EQ(second.name, "a b\"c");
 }
 
+// Those of text read their file for its symbols, which may not be there.
+TEST(Config, TheExamplesAreRight) {
+  int read = 0;
+  for (const auto& file : std::filesystem::directory_iterator(std::string(BP_TEST_DATA) + "/../../examples")) {
+    if (file.path().extension() != ".toml") continue;
+    try {
+      (void)read_config(file.path().string());
+      ++read;
+    } catch (const Error& e) { EXPECT_EQ(e.kind(), ErrorKind::io) << e.what(); }
+  }
+  EXPECT_GE(read, 2);
+}
+
 TEST(Config, OverridesReachEveryPlace) {
   const Config c = parse(kGood, {"model.layers.3.units=7", "train.epochs=3", "optimizer.type=adam", "seed=1",
                                  "schedule.type=cosine", "data.mean=[0.1, 0.2, 0.3]"});
@@ -299,6 +312,34 @@ TEST_F(Data, CsvClassesComeFromTheTrainingFileAndStay) {
   EXPECT_EQ(inputs.values<float>()[1], x.values<float>()[1]);
   write("test.csv", "b,a,kind\n1,7,cow\n");
   EXPECT_THAT(message_of([&] { load_split(again, Split::test); }, ErrorKind::format), HasSubstr("cow"));
+}
+
+TEST_F(Data, IncompleteRowsAreLeftOutOfTrainingButNotOfPredictions) {
+  write("t.csv", "a,kind,b\n1,cat,10\n2,NA,20\nNA,dog,0\n3,emu,30\n5,dog,20\n");
+  Config c = csv("target = \"kind\"\nmissing = \"drop_row\"", "cross_entropy", kTwoIn);
+  EXPECT_EQ(load_datasets(c).train->size(), 3);
+  write("new.csv", "b,a\n1,7\nNA,8\n");
+  EXPECT_THAT(message_of([&] { load_inputs(c, folder_ + "/new.csv"); }, ErrorKind::format), HasSubstr("new.csv: line 3"));
+}
+
+// Mean and deviation are those of the rows that are trained on, whatever is held out.
+TEST_F(Data, ColumnsAreStandardisedByTheTrainingPart) {
+  std::string text = "a,b,kind\n";
+  for (int i = 0; i < 40; ++i)
+    text += std::to_string(i * i) + "," + std::to_string(-i) + "," + (i % 2 ? "x" : "y") + "\n";
+  write("t.csv", text);
+  Config c = csv("target = \"kind\"\nvalidation_fraction = 0.4\nnormalize = true", "cross_entropy",
+                 "input = [2]\nlayers = [{ type = \"linear\", units = 2 }]");
+  const Datasets sets = load_datasets(c);
+  ASSERT_EQ(sets.train->size(), 24);
+  const Array x = all_of(*sets.train).x;
+  for (std::size_t column = 0; column < 2; ++column) {
+    double mean = 0, square = 0;
+    for (std::size_t i = 0; i < 24; ++i) mean += x.values<float>()[2 * i + column] / 24.0;
+    for (std::size_t i = 0; i < 24; ++i) square += std::pow(x.values<float>()[2 * i + column], 2) / 24;
+    EXPECT_NEAR(mean, 0, 1e-5);
+    EXPECT_NEAR(square, 1, 1e-5);
+  }
 }
 
 TEST_F(Data, BadTablesAreNamed) {
