@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "ir/graph.h"
 
@@ -45,5 +46,20 @@ struct ScanLayout {
   // The position along axis 0 of iteration i.
   std::int64_t at(std::int64_t i) const noexcept { return reverse ? length - 1 - i : i; }
 };
+
+// The operands of a cond: the predicate, what `then` reads from outside, what `otherwise` does, then the operands of
+// both. Attributes: "then", "otherwise" (bodies), "then_invariants", "otherwise_invariants".
+inline constexpr const char* kBranches[] = {"then", "otherwise"};
+inline std::size_t branch_invariants(const Attrs& attrs, int branch) {
+  return static_cast<std::size_t>(attrs.integer(branch == 0 ? "then_invariants" : "otherwise_invariants"));
+}
+// Which of the op's inputs a branch reads, in the order of its body's inputs.
+inline std::vector<std::size_t> branch_operands(const Attrs& attrs, std::size_t inputs, int branch) {
+  const std::size_t then = branch_invariants(attrs, 0), otherwise = branch_invariants(attrs, 1);
+  std::vector<std::size_t> out;
+  for (std::size_t i = 0; i < branch_invariants(attrs, branch); ++i) out.push_back((branch == 0 ? 1 : 1 + then) + i);
+  for (std::size_t i = 1 + then + otherwise; i < inputs; ++i) out.push_back(i);
+  return out;
+}
 
 }  // namespace bp::ir

@@ -15,26 +15,13 @@ using namespace ops;
 
 namespace {
 
-constexpr const char* kBranches[] = {"then", "otherwise"};
-
-// Which of the op's inputs a branch reads, in the order of its body's inputs.
-std::vector<std::size_t> operands_of(const Attrs& attrs, std::size_t inputs, int branch) {
-  const auto then = static_cast<std::size_t>(attrs.integer("then_invariants"));
-  const auto otherwise = static_cast<std::size_t>(attrs.integer("otherwise_invariants"));
-  std::vector<std::size_t> out;
-  const std::size_t first = branch == 0 ? 1 : 1 + then, own = branch == 0 ? then : otherwise;
-  for (std::size_t i = 0; i < own; ++i) out.push_back(first + i);
-  for (std::size_t i = 1 + then + otherwise; i < inputs; ++i) out.push_back(i);
-  return out;
-}
-
 std::vector<Type> infer_cond(const InferArgs& a) {
   if (a.in.empty() || a.in[0].dtype != DType::boolean || a.in[0].shape.numel() != 1)
     fail(ErrorKind::shape, "[cond] expected a predicate bool[], got {}", a.in.empty() ? "nothing" : a.in[0].str());
   std::vector<Type> types[2];
   for (int b = 0; b < 2; ++b) {
     const Graph& body = body_of(a.attrs, kBranches[b]);
-    const std::vector<std::size_t> in = operands_of(a.attrs, a.in.size(), b);
+    const std::vector<std::size_t> in = branch_operands(a.attrs, a.in.size(), b);
     if (in.size() != body.inputs.size())
       fail(ErrorKind::shape, "[cond] {} has {} inputs for {} operands", kBranches[b], body.inputs.size(), in.size());
     for (std::size_t i = 0; i < in.size(); ++i)
@@ -54,7 +41,7 @@ std::vector<Type> infer_cond(const InferArgs& a) {
 void reference_cond(const KernelArgs& k) {
   const int branch = *k.in[0].as<bool>() ? 0 : 1;
   std::vector<const void*> in;
-  for (std::size_t i : operands_of(k.attrs, k.in.size(), branch)) in.push_back(k.in[i].data);
+  for (std::size_t i : branch_operands(k.attrs, k.in.size(), branch)) in.push_back(k.in[i].data);
   const std::vector<Buffer> out = interpret(body_of(k.attrs, kBranches[branch]), in);
   for (std::size_t i = 0; i < out.size(); ++i)
     if (out[i].bytes() != 0) std::memcpy(k.out[i].data, out[i].data(), out[i].bytes());
@@ -81,7 +68,7 @@ detail::CapturedBody branch_vjp(const VjpArgs& v, int branch, const std::vector<
   const detail::Region region;
   std::vector<Tensor> p, inputs;  // placeholders of all inputs but the predicate, then of the cotangents
   for (const Tensor& t : operands) p.push_back(region.placeholder(t.type()));
-  for (std::size_t i : operands_of(v.attrs, v.in.size(), branch)) inputs.push_back(p[i - 1]);
+  for (std::size_t i : branch_operands(v.attrs, v.in.size(), branch)) inputs.push_back(p[i - 1]);
   const std::vector<Tensor> out = detail::instantiate(body_of(v.attrs, kBranches[branch]), inputs);
   std::vector<Tensor> ys, cotangents, xs;
   for (std::size_t k = 0, next = v.in.size() - 1; k < out.size(); ++k)

@@ -272,6 +272,24 @@ TEST(Scan, DiagnosisNamesTheOperationAndTheIteration) {
   EXPECT_NE(found.find("in iteration 2 of 4"), std::string::npos) << found;
 }
 
+TEST(Scan, IdsOutOfRangeInsideALoopAreAnErrorBeforeItRuns) {
+  const Tensor table = noise({5, 2}, 1);
+  auto step = compile([&](const Tensor& ids) {
+    return scan(
+               [&](std::span<const Tensor> c, std::span<const Tensor> s) -> Scanned {
+                 const Scope scope("embed");
+                 return {{c[0] + gather(table, s[0])}, {}};
+               },
+               {zeros({3, 2}, f64)}, {ids})
+        .carry[0];
+  });
+  step(Tensor::from<std::int64_t>({0, 1, 2, 3, 4, 0}, {2, 3}));
+  try {
+    step(Tensor::from<std::int64_t>({0, 1, 2, 3, 5, 0}, {2, 3}));
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const Error& e) { EXPECT_STREQ(e.what(), "[embed] index 5 at position 4 is outside [0, 5)"); }
+}
+
 TEST(Cond, TakesOneBranchForwardAndBackward) {
   const auto f = [](std::span<const Tensor> t) {
     return cond(

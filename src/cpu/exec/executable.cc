@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/flush_denormals.h"
 #include "cpu/plan/plan.h"
+#include "ir/body.h"
 
 namespace bp::cpu {
 
@@ -145,28 +146,50 @@ template <class T> std::int64_t first_outside(const void* data, std::int64_t cou
 
 }  // namespace
 
+namespace {
+// The bodies of a node, and for each the operands that its inputs stand for.
+struct InnerBody {
+  const ir::Graph& graph;
+  std::vector<ir::Value> operands;
+};
+std::vector<InnerBody> inner_bodies(const ir::Node& n) {
+  if (n.op == ir::OpId::scan) return {{ir::body_of(n.attrs), n.inputs}};
+  std::vector<InnerBody> out;
+  if (n.op == ir::OpId::cond)
+    for (int branch : {0, 1}) {
+      InnerBody body{ir::body_of(n.attrs, ir::kBranches[branch]), {}};
+      for (std::size_t i : ir::branch_operands(n.attrs, n.inputs.size(), branch)) body.operands.push_back(n.inputs[i]);
+      out.push_back(std::move(body));
+    }
+  return out;
+}
+
+// The check of one value as an index, if it comes straight from an input. Marked indices (class ids) of states are the
+// program's own business.
+void add_check(std::vector<IndexCheck>& checks, const ir::Graph& g, const std::vector<std::uint32_t>& input_index,
+               ir::Value index, std::int64_t limit, bool marked, const std::string& where) {
+  const std::uint32_t input = source_of(g, index, input_index);
+  if (input == ~0u || (marked && g.inputs[input].kind != ir::InputKind::argument)) return;
+  const Type& t = g.nodes[g.inputs[input].node].types[0];
+  if (is_integer(t.dtype)) checks.push_back({input, t.dtype, t.shape.numel(), limit, where, marked});
+}
+}  // namespace
+
 std::vector<IndexCheck> find_index_checks(const ir::Graph& g) {
   std::vector<IndexCheck> checks;
   std::vector<std::uint32_t> input_index(g.nodes.size(), ~0u);
   for (std::uint32_t i = 0; i < g.inputs.size(); ++i) input_index[g.inputs[i].node] = i;
   for (const ir::Node& n : g.nodes) {
-    std::int64_t limit = 0;
-    ir::Value index;
-    if (n.op == ir::OpId::gather || n.op == ir::OpId::take_along) {
-      limit = g.type(n.inputs[0]).shape[static_cast<int>(n.attrs.integer("axis"))];
-      index = n.inputs[1];
-    } else if (n.attrs.has("index_limit")) {
-      limit = n.attrs.integer("index_limit");
-      index = n.inputs[0];
-    } else {
-      continue;
-    }
-    const std::uint32_t input = source_of(g, index, input_index);
-    if (input == ~0u || (n.attrs.has("index_limit") && g.inputs[input].kind != ir::InputKind::argument)) continue;
-    const Type& t = g.nodes[g.inputs[input].node].types[0];
-    if (!is_integer(t.dtype)) continue;
     const std::string& scope = ir::scope_path(n.scope);
-    checks.push_back({input, t.dtype, t.shape.numel(), limit, scope.empty() ? ir::name_of(n.op) : scope});
+    const std::string where = scope.empty() ? ir::name_of(n.op) : scope;
+    if (n.op == ir::OpId::gather || n.op == ir::OpId::take_along)
+      add_check(checks, g, input_index, n.inputs[1],
+                g.type(n.inputs[0]).shape[static_cast<int>(n.attrs.integer("axis"))], false, where);
+    else if (n.attrs.has("index_limit"))
+      add_check(checks, g, input_index, n.inputs[0], n.attrs.integer("index_limit"), true, where);
+    for (const InnerBody& body : inner_bodies(n))
+      for (const IndexCheck& c : find_index_checks(body.graph))
+        add_check(checks, g, input_index, body.operands[c.input], c.limit, c.marked, c.where);
   }
   return checks;
 }

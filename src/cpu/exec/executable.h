@@ -19,10 +19,11 @@ struct IndexCheck {
   DType dtype;
   std::int64_t count, limit;
   std::string where;
+  bool marked = false;  // by "index_limit" rather than by being a gather's operand
 };
 
 // The indices that come straight from an input: of gather and take_along, and of nodes with the attribute
-// "index_limit". To be called on a graph as it was recorded: passes may drop the marks.
+// "index_limit", also inside loops and branches. To be called on a graph as it was recorded: passes may drop the marks.
 std::vector<IndexCheck> find_index_checks(const ir::Graph& g);
 
 class Executable {

@@ -204,12 +204,14 @@ class ScanKernel final : public Kernel {
 
 class CondKernel final : public Kernel {
  public:
-  CondKernel(const ir::Graph& g, ir::NodeId n, const LowerOptions& options)
-      : inputs_(g.nodes[n].inputs.size()),
-        branches_{Branch(g.nodes[n].attrs, "then", 1, options),
-                  Branch(g.nodes[n].attrs, "otherwise",
-                         1 + static_cast<std::size_t>(g.nodes[n].attrs.integer("then_invariants")), options)} {
-    first_shared_ = 1 + branches_[0].invariants + branches_[1].invariants;
+  CondKernel(const ir::Graph& g, ir::NodeId n, const LowerOptions& options) : inputs_(g.nodes[n].inputs.size()) {
+    const ir::Attrs& attrs = g.nodes[n].attrs;
+    for (int b : {0, 1}) {
+      Branch& branch = branches_[b];
+      branch.operands = ir::branch_operands(attrs, inputs_, b);
+      branch.program = body_program(ir::body_of(attrs, ir::kBranches[b]), 0, options);
+      branch.bound.emplace(branch.program, options.threads);
+    }
   }
 
   std::size_t workspace_bytes(int) const override {
@@ -218,33 +220,26 @@ class CondKernel final : public Kernel {
   int preferred_threads() const override {
     return std::max(branches_[0].bound->most_threads(), branches_[1].bound->most_threads());
   }
-  std::vector<BoundProgram*> bodies() const override { return {branches_[0].bound.get(), branches_[1].bound.get()}; }
+  std::vector<BoundProgram*> bodies() const override { return {&*branches_[0].bound, &*branches_[1].bound}; }
 
   void run(void* const* args, void* workspace, int) const override {
     const Branch& b = branches_[*static_cast<const bool*>(args[0]) ? 0 : 1];
     BoundProgram& bound = *b.bound;
     auto* const memory = static_cast<std::byte*>(workspace);
-    bound.place(memory, memory + aligned(b.program->arena_bytes));
-    for (std::size_t i = 0; i < bound.inputs(); ++i)
-      bound.set_input(i, args[i < b.invariants ? b.first + i : first_shared_ + i - b.invariants]);
+    bound.place(memory, memory + aligned(b.program.arena_bytes));
+    for (std::size_t i = 0; i < bound.inputs(); ++i) bound.set_input(i, args[b.operands[i]]);
     for (std::size_t k = 0; k < bound.outputs(); ++k) bound.set_output(k, args[inputs_ + k]);
     bound.run(0, bound.steps());
   }
 
  private:
   struct Branch {
-    Branch(const ir::Attrs& attrs, const char* name, std::size_t first_input, const LowerOptions& options)
-        : first(first_input),
-          invariants(static_cast<std::size_t>(
-              attrs.integer(std::string_view(name) == "then" ? "then_invariants" : "otherwise_invariants"))),
-          program(std::make_unique<Program>(body_program(ir::body_of(attrs, name), 0, options))),
-          bound(std::make_unique<BoundProgram>(*program, options.threads)) {}
-    std::size_t memory_bytes() const { return aligned(program->arena_bytes) + program->workspace_bytes; }
-    std::size_t first, invariants;
-    std::unique_ptr<Program> program;
-    std::unique_ptr<BoundProgram> bound;
+    std::size_t memory_bytes() const { return aligned(program.arena_bytes) + program.workspace_bytes; }
+    std::vector<std::size_t> operands;
+    Program program;
+    mutable std::optional<BoundProgram> bound;
   };
-  std::size_t inputs_, first_shared_ = 0;
+  std::size_t inputs_;
   Branch branches_[2];
 };
 
