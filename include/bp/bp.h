@@ -1,6 +1,7 @@
 // Everything: one include for a user who does not want to choose.
 #pragma once
 
+#include "bp/activations.h"
 #include "bp/array.h"
 #include "bp/attention.h"
 #include "bp/augment.h"
@@ -10,6 +11,7 @@
 #include "bp/data.h"
 #include "bp/datasets.h"
 #include "bp/dtype.h"
+#include "bp/embedding.h"
 #include "bp/error.h"
 #include "bp/gpt.h"
 #include "bp/grad.h"
@@ -19,8 +21,10 @@
 #include "bp/layers.h"
 #include "bp/module.h"
 #include "bp/nn.h"
+#include "bp/norms.h"
 #include "bp/ops.h"
 #include "bp/optim.h"
+#include "bp/regularisers.h"
 #include "bp/rng.h"
 #include "bp/scan.h"
 #include "bp/schedule.h"

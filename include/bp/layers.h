@@ -1,6 +1,7 @@
-// The layers. Activations are [N, .., C], channels last; shapes are checked and errors name the layer's path. Weights
-// are He-normal (fan_in, gain of a ReLU) and biases zero unless the options say otherwise; nn::init draws them. A layer
-// may be called any number of times. Names of Variables are PyTorch's ("weight", "bias", "running_mean", ...).
+// The layers: products, pooling and containers here, the other families in the headers included. Activations are
+// [N, .., C], channels last; shapes are checked and errors name the layer's path. Weights are He-normal (fan_in, gain
+// of a ReLU) and biases zero unless the options say otherwise; nn::init draws them. A layer may be called any number of
+// times. Names of Variables are PyTorch's ("weight", "bias", "running_mean", ...).
 #pragma once
 
 #include <concepts>
@@ -11,9 +12,13 @@
 #include <utility>
 #include <vector>
 
+#include "bp/activations.h"
+#include "bp/embedding.h"
 #include "bp/init.h"
 #include "bp/module.h"
+#include "bp/norms.h"
 #include "bp/ops.h"
+#include "bp/regularisers.h"
 
 namespace bp::nn {
 
@@ -42,7 +47,9 @@ class Linear final : public LayerOf<Linear> {
  public:
   // Throws Error(value) for sizes below 1.
   Linear(std::int64_t in, std::int64_t out, LinearOptions options = {});
-  Tensor operator()(const Tensor& x) const override;
+  Tensor operator()(const Tensor& x) const override { return with_weight(x, weight); }
+  // The same with another weight in the place of its own.
+  Tensor with_weight(const Tensor& x, const Tensor& w) const;
   Shape output_shape(const Shape& in) const override;
   const char* kind() const noexcept override { return "linear"; }
   std::string describe() const override;
@@ -77,7 +84,9 @@ template <int Dims> class Conv final : public LayerOf<Conv<Dims>> {
  public:
   // Throws Error(value) for sizes below 1 and groups that do not divide the channels.
   Conv(std::int64_t in, std::int64_t out, Sizes kernel, ConvLayerOptions options = {});
-  Tensor operator()(const Tensor& x) const override;
+  Tensor operator()(const Tensor& x) const override { return with_weight(x, weight); }
+  // The same with another weight in the place of its own.
+  Tensor with_weight(const Tensor& x, const Tensor& w) const;
   Shape output_shape(const Shape& in) const override;
   const char* kind() const noexcept override { return Dims == 1 ? "conv1d" : Dims == 2 ? "conv2d" : "conv3d"; }
   std::string describe() const override;
@@ -100,6 +109,64 @@ using Conv3d = Conv<3>;
 extern template class Conv<1>;
 extern template class Conv<2>;
 extern template class Conv<3>;
+
+// Every channel by itself: `multiplier` filters each. options.groups is ignored.
+template <int Dims>
+Conv<Dims> depthwise(std::int64_t channels, Sizes kernel, ConvLayerOptions options = {}, std::int64_t multiplier = 1) {
+  options.groups = channels;
+  return Conv<Dims>(channels, channels * multiplier, std::move(kernel), std::move(options));
+}
+
+struct ConvTransposeOptions {
+  Sizes stride = 1;
+  Sizes padding = 0;         // cut from both sides of the output
+  Sizes output_padding = 0;  // more at the end of the output; below the stride
+  Sizes dilation = 1;
+  std::int64_t groups = 1;
+  bool bias = true;
+  Initializer weight_init = init::he_normal();
+  Initializer bias_init = init::zeros();
+};
+
+// The transpose of a convolution (bp::conv_transpose) with a bias: x [N, s1.., in] -> [N, o1.., out],
+// o = (s - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1. Dumoulin and Visin, "A guide to
+// convolution arithmetic for deep learning", 2016, chapter 4. The fan_in of its initialiser is the number of inputs
+// that meet in an output, k1 * .. * in / groups / (stride1 * ..).
+template <int Dims> class ConvTranspose final : public LayerOf<ConvTranspose<Dims>> {
+  static_assert(Dims >= 1 && Dims <= 3);
+
+ public:
+  // Throws Error(value) for sizes below 1, groups that do not divide the channels, an output padding of the stride or
+  // more.
+  ConvTranspose(std::int64_t in, std::int64_t out, Sizes kernel, ConvTransposeOptions options = {});
+  Tensor operator()(const Tensor& x) const override { return with_weight(x, weight); }
+  Tensor with_weight(const Tensor& x, const Tensor& w) const;
+  Shape output_shape(const Shape& in) const override;
+  const char* kind() const noexcept override {
+    return Dims == 1 ? "conv_transpose1d" : Dims == 2 ? "conv_transpose2d" : "conv_transpose3d";
+  }
+  std::string describe() const override;
+  void visit(const std::string& path, Visitor& visitor) override;
+  void init(Key key) override;
+
+  Variable weight;  // [k1.., out / groups, in]
+  Variable bias;    // [out], undefined without one
+
+ private:
+  std::int64_t in_, out_;
+  std::vector<std::int64_t> kernel_, output_padding_;
+  ConvOptions conv_;
+  Initializer weight_init_, bias_init_;
+};
+using ConvTranspose1d = ConvTranspose<1>;
+using ConvTranspose2d = ConvTranspose<2>;
+using ConvTranspose3d = ConvTranspose<3>;
+extern template class ConvTranspose<1>;
+extern template class ConvTranspose<2>;
+extern template class ConvTranspose<3>;
+namespace detail {
+template <int Dims> constexpr bool is_transposed<ConvTranspose<Dims>> = true;
+}
 
 // ---- pooling and shape -------------------------------------------------------------------------------------------
 
@@ -143,6 +210,40 @@ class GlobalAvgPool final : public LayerOf<GlobalAvgPool> {
   const char* kind() const noexcept override { return "global_avg_pool"; }
 };
 
+// The maximum over all spatial dimensions: [N, s1.., C] -> [N, C]. The first of equals takes the gradient.
+class GlobalMaxPool final : public LayerOf<GlobalMaxPool> {
+ public:
+  Tensor operator()(const Tensor& x) const override;
+  Shape output_shape(const Shape& in) const override;
+  const char* kind() const noexcept override { return "global_max_pool"; }
+};
+
+// To given spatial sizes: x [N, s1.., C] -> [N, sizes.., C] (bp::adaptive_max_pool).
+class AdaptiveMaxPool final : public LayerOf<AdaptiveMaxPool> {
+ public:
+  // Throws Error(value) for sizes below 1.
+  explicit AdaptiveMaxPool(Sizes sizes);
+  Tensor operator()(const Tensor& x) const override;
+  Shape output_shape(const Shape& in) const override;
+  const char* kind() const noexcept override { return "adaptive_max_pool"; }
+  std::string describe() const override;
+
+ private:
+  std::vector<std::int64_t> sizes_;
+};
+
+class AdaptiveAvgPool final : public LayerOf<AdaptiveAvgPool> {
+ public:
+  explicit AdaptiveAvgPool(Sizes sizes);
+  Tensor operator()(const Tensor& x) const override;
+  Shape output_shape(const Shape& in) const override;
+  const char* kind() const noexcept override { return "adaptive_avg_pool"; }
+  std::string describe() const override;
+
+ private:
+  std::vector<std::int64_t> sizes_;
+};
+
 struct FlattenOptions {
   // [N, H, W, C] is brought into the order C, H, W first, so that a PyTorch model's next Linear fits.
   bool channels_first = false;
@@ -159,159 +260,6 @@ class Flatten final : public LayerOf<Flatten> {
 
  private:
   FlattenOptions options_;
-};
-
-// ---- regularisation and normalisation ----------------------------------------------------------------------------
-
-// Srivastava et al., "Dropout", JMLR 2014, inverted: in train mode y = x * Bernoulli(1 - p) / (1 - p), in eval mode
-// y = x. The mask is a function of (rng_state, path): the backward pass draws it again instead of keeping it, and every
-// application advances the counter of rng_state. Throws Error(value) unless 0 <= p < 1.
-class Dropout final : public LayerOf<Dropout> {
- public:
-  explicit Dropout(double p = 0.5);
-  Tensor operator()(const Tensor& x) const override;
-  Shape output_shape(const Shape& in) const override { return in; }
-  const char* kind() const noexcept override { return "dropout"; }
-  std::string describe() const override;
-  void visit(const std::string& path, Visitor& visitor) override;
-  void init(Key key) override;
-  double p() const noexcept { return p_; }
-
-  Variable rng_state;  // i64[2]: key and counter; not trainable
-
- private:
-  double p_;
-};
-
-struct BatchNormOptions {
-  double eps = 1e-5;
-  double momentum = 0.1;  // running = (1 - momentum) * running + momentum * batch
-  bool affine = true;     // weight and bias
-};
-
-// Ioffe and Szegedy, "Batch normalization", ICML 2015, over all axes but the last: x [.., C] -> [.., C],
-// y = (x - mean) / sqrt(var + eps) * weight + bias. Train mode: mean and (biased) variance of the batch, and the
-// running statistics are assigned (with the unbiased variance, as PyTorch's). Eval mode: the running statistics. bf16
-// input is normalised in f32. Throws Error(shape) in train mode for a single value per channel.
-class BatchNorm final : public LayerOf<BatchNorm> {
- public:
-  explicit BatchNorm(std::int64_t channels, BatchNormOptions options = {});
-  Tensor operator()(const Tensor& x) const override;
-  Shape output_shape(const Shape& in) const override;
-  const char* kind() const noexcept override { return "batch_norm"; }
-  std::string describe() const override;
-  void visit(const std::string& path, Visitor& visitor) override;
-  void init(Key key) override;
-
-  Variable weight, bias;               // [C], undefined unless affine
-  Variable running_mean, running_var;  // [C], not trainable
-
- private:
-  void update_statistics(const Tensor& mean, const Tensor& var, std::int64_t count) const;
-  std::int64_t channels_;
-  BatchNormOptions options_;
-};
-
-struct LayerNormOptions {
-  double eps = 1e-5;
-  bool affine = true;  // weight and bias
-};
-
-// Ba, Kiros and Hinton, "Layer normalization", 2016, over the last axis: x [.., C] -> [.., C],
-// y = (x - mean) / sqrt(var + eps) * weight + bias, var biased.
-class LayerNorm final : public LayerOf<LayerNorm> {
- public:
-  explicit LayerNorm(std::int64_t channels, LayerNormOptions options = {});
-  Tensor operator()(const Tensor& x) const override;
-  Shape output_shape(const Shape& in) const override;
-  const char* kind() const noexcept override { return "layer_norm"; }
-  std::string describe() const override;
-  void visit(const std::string& path, Visitor& visitor) override;
-  void init(Key key) override;
-
-  Variable weight, bias;  // [C], undefined unless affine
-
- private:
-  std::int64_t channels_;
-  LayerNormOptions options_;
-};
-
-// ---- activations: the function of the same name in bp/ops.h --------------------------------------------------------
-
-template <class Derived> class Activation : public LayerOf<Derived> {
- public:
-  Tensor operator()(const Tensor& x) const override {
-    const Scope scope(this->scope_name());
-    return static_cast<const Derived*>(this)->apply(x);
-  }
-  Shape output_shape(const Shape& in) const override { return in; }
-};
-
-class Identity final : public Activation<Identity> {
- public:
-  Tensor apply(const Tensor& x) const { return x; }
-  const char* kind() const noexcept override { return "identity"; }
-};
-class ReLU final : public Activation<ReLU> {
- public:
-  Tensor apply(const Tensor& x) const { return relu(x); }
-  const char* kind() const noexcept override { return "relu"; }
-};
-class Tanh final : public Activation<Tanh> {
- public:
-  Tensor apply(const Tensor& x) const { return tanh(x); }
-  const char* kind() const noexcept override { return "tanh"; }
-};
-class Sigmoid final : public Activation<Sigmoid> {
- public:
-  Tensor apply(const Tensor& x) const { return sigmoid(x); }
-  const char* kind() const noexcept override { return "sigmoid"; }
-};
-class SiLU final : public Activation<SiLU> {
- public:
-  Tensor apply(const Tensor& x) const { return silu(x); }
-  const char* kind() const noexcept override { return "silu"; }
-};
-class Softplus final : public Activation<Softplus> {
- public:
-  Tensor apply(const Tensor& x) const { return softplus(x); }
-  const char* kind() const noexcept override { return "softplus"; }
-};
-class GELU final : public Activation<GELU> {
- public:
-  explicit GELU(bool tanh_approximation = false) : approximate_(tanh_approximation) {}
-  Tensor apply(const Tensor& x) const { return approximate_ ? gelu_tanh(x) : gelu(x); }
-  const char* kind() const noexcept override { return approximate_ ? "gelu_tanh" : "gelu"; }
-
- private:
-  bool approximate_;
-};
-class LeakyReLU final : public Activation<LeakyReLU> {
- public:
-  explicit LeakyReLU(double slope = 0.01) : slope_(slope) {}
-  Tensor apply(const Tensor& x) const { return leaky_relu(x, slope_); }
-  const char* kind() const noexcept override { return "leaky_relu"; }
-
- private:
-  double slope_;
-};
-class ELU final : public Activation<ELU> {
- public:
-  explicit ELU(double alpha = 1) : alpha_(alpha) {}
-  Tensor apply(const Tensor& x) const { return elu(x, alpha_); }
-  const char* kind() const noexcept override { return "elu"; }
-
- private:
-  double alpha_;
-};
-class Softmax final : public Activation<Softmax> {
- public:
-  explicit Softmax(int axis = -1) : axis_(axis) {}
-  Tensor apply(const Tensor& x) const { return softmax(x, axis_); }
-  const char* kind() const noexcept override { return "softmax"; }
-
- private:
-  int axis_;
 };
 
 // ---- containers --------------------------------------------------------------------------------------------------

@@ -199,6 +199,10 @@ Tensor max_pool(const Tensor& x,
 Tensor avg_pool(const Tensor& x, const PoolOptions& options);
 inline Tensor max_pool(const Tensor& x, std::int64_t window) { return max_pool(x, PoolOptions{.window = {window}}); }
 inline Tensor avg_pool(const Tensor& x, std::int64_t window) { return avg_pool(x, PoolOptions{.window = {window}}); }
+// Pools to given spatial sizes, x [N, s1.., C] -> [N, o1.., C]: window i of a dimension spans
+// [floor(i s / o), ceil((i + 1) s / o)), as PyTorch's. Throws Error(shape) for a dimension of x without elements.
+Tensor adaptive_max_pool(const Tensor& x, const std::vector<std::int64_t>& sizes);
+Tensor adaptive_avg_pool(const Tensor& x, const std::vector<std::int64_t>& sizes);
 
 // ---- indexing
 // ---------------------------------------------------------------------------------------------------------- Indices
@@ -221,13 +225,35 @@ Tensor one_hot(const Tensor& indices, std::int64_t classes,
 // ---------------------------------------------------------------------------------
 Tensor softmax(const Tensor& x, int axis = -1);
 Tensor log_softmax(const Tensor& x, int axis = -1);
-Tensor softplus(const Tensor& x);   // log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|))
-Tensor gelu(const Tensor& x);       // x * Phi(x), by erf
-Tensor gelu_tanh(const Tensor& x);  // Hendrycks and Gimpel 2016, the tanh approximation
-Tensor silu(const Tensor& x);
-Tensor elu(const Tensor& x, double alpha = 1);
-Tensor leaky_relu(const Tensor& x, double slope = 0.01);
 Tensor clip(const Tensor& x, double low, double high);
+
+// ---- activations: compositions, with PyTorch's formulas; at a kink the gradient is PyTorch's too
+// -------------------------------------------------------------------------------------------------------
+Tensor softplus(const Tensor& x);     // log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|))
+Tensor log_sigmoid(const Tensor& x);  // -softplus(-x)
+Tensor gelu(const Tensor& x);         // x * Phi(x), by erf
+Tensor gelu_tanh(const Tensor& x);    // Hendrycks and Gimpel 2016, the tanh approximation
+Tensor silu(const Tensor& x);         // x * sigmoid(x)
+Tensor mish(const Tensor& x);         // x * tanh(softplus(x)); Misra 2019
+Tensor softsign(const Tensor& x);     // x / (1 + |x|)
+Tensor leaky_relu(const Tensor& x, double slope = 0.01);
+Tensor prelu(const Tensor& x, const Tensor& slope);  // x > 0 ? x : slope * x; slope broadcasts: [], [1] or [C]
+Tensor elu(const Tensor& x, double alpha = 1);       // x > 0 ? x : alpha (exp(x) - 1)
+Tensor celu(const Tensor& x, double alpha = 1);      // x > 0 ? x : alpha (exp(x / alpha) - 1), alpha > 0
+Tensor selu(const Tensor& x);                        // 1.0507.. * elu(x, 1.6732..); Klambauer et al. 2017
+Tensor relu6(const Tensor& x);                       // min(max(x, 0), 6)
+Tensor hard_tanh(const Tensor& x, double low = -1, double high = 1);  // min(max(x, low), high)
+Tensor hard_sigmoid(const Tensor& x);                                 // relu6(x + 3) / 6
+Tensor hard_swish(const Tensor& x);                                   // x * hard_sigmoid(x)
+Tensor hard_shrink(const Tensor& x, double lambda = 0.5);             // |x| > lambda ? x : 0
+Tensor soft_shrink(const Tensor& x, double lambda = 0.5);             // sign(x) max(|x| - lambda, 0)
+Tensor tanh_shrink(const Tensor& x);                                  // x - tanh(x)
+// Gated linear units: x = [a, b] along `axis`, whose size must be even; the result is a * f(b). Dauphin et al. 2017,
+// Shazeer 2020.
+Tensor glu(const Tensor& x, int axis = -1);     // f = sigmoid
+Tensor geglu(const Tensor& x, int axis = -1);   // f = gelu
+Tensor swiglu(const Tensor& x, int axis = -1);  // f = silu
+Tensor reglu(const Tensor& x, int axis = -1);   // f = relu
 
 // ---- losses: reduced to a scalar by the mean unless said otherwise
 // -------------------------------------------------------

@@ -1,5 +1,6 @@
 // What convolutions and pools share: the geometry of windows sliding over channels-last tensors, its type rules, and
-// reference loops over (output position, window position) pairs. Included by conv.cc and pool.cc only.
+// reference loops over (output position, window position) pairs. Included by conv.cc, pool.cc and adaptive_pool.cc
+// only.
 #pragma once
 
 #include <string>

@@ -1,58 +1,37 @@
-// Layers that normalise or regularise: Dropout, BatchNorm, LayerNorm.
-#include <cmath>
-
-#include "bp/layers.h"
-#include "state/layer_support.h"
+// Norms over the batch or its positions that may keep running statistics: BatchNorm, InstanceNorm.
+#include "state/norm_support.h"
 
 namespace bp::nn {
 
-Dropout::Dropout(double p) : p_(p) {
-  if (!(p >= 0 && p < 1)) fail(ErrorKind::value, "[dropout] p: expected 0 <= p < 1, got {}", p);
-  rng_state = Variable(Tensor::from<std::int64_t>({0, 0}), false);
-}
-
-Tensor Dropout::operator()(const Tensor& x) const {
-  if (current_mode() != Mode::train || p_ == 0) return x;
-  require_values(*this, rng_state);
-  const Scope scope(scope_name());
-  const Tensor state = rng_state;
-  const Tensor keep = random_bernoulli(state, x.shape(), 1 - p_, Key{}.fold(path()).value);
-  Variable handle = rng_state.alias();
-  handle.set(state + Tensor::from<std::int64_t>({0, 1}));
-  return select(keep, x * (1 / (1 - p_)), zeros({}, x.dtype()));
-}
-
-std::string Dropout::describe() const { return fmt::format("dropout({})", p_); }
-
-void Dropout::visit(const std::string& path, Visitor& visitor) {
-  visitor.on_variable(join_path(path, "rng_state"), rng_state, false);
-}
-
-void Dropout::init(Key key) { rng_state.set(Tensor::from<std::int64_t>({static_cast<std::int64_t>(key.value), 0})); }
-
 namespace {
-void require_eps(const char* kind, double eps) {
-  if (!(eps >= 0 && std::isfinite(eps))) fail(ErrorKind::value, "[{}] eps: expected 0 or more, got {}", kind, eps);
+
+void require_momentum(const char* kind, double momentum) {
+  if (!(momentum >= 0 && momentum <= 1))
+    fail(ErrorKind::value, "[{}] momentum: expected 0 to 1, got {}", kind, momentum);
 }
-Shape channels_last(const Layer& layer, std::int64_t channels, const Shape& in, int least_rank) {
-  if (in.rank() < least_rank || in.back() != channels)
-    shape_error(layer, fmt::format("input [{}.., {}]", least_rank == 2 ? "N, " : "", channels), in);
-  return in;
+
+// running = (1 - m) running + m batch; `var` is the biased variance of `count` values, the unbiased one is kept.
+void move_statistics(const Variable& running_mean, const Variable& running_var, const Tensor& mean, const Tensor& var,
+                     std::int64_t count, double m) {
+  const double n = static_cast<double>(count);
+  const auto moved = [](const Variable& running, const Tensor& batch, double factor, double keep) {
+    return cast(widened(running) * keep + stop_gradient(batch) * factor, running.dtype());
+  };
+  Variable targets[] = {running_mean.alias(), running_var.alias()};
+  const Tensor values[] = {moved(running_mean, mean, m, 1 - m), moved(running_var, var, m * n / (n - 1), 1 - m)};
+  assign(targets, values);
 }
-// Half precision is normalised in f32.
-Tensor widened(const Tensor& x) { return x.dtype() == bf16 ? cast(x, f32) : x; }
-Tensor like(const Tensor& y, const Tensor& x) { return y.dtype() == x.dtype() ? y : cast(y, x.dtype()); }
+
 }  // namespace
 
 BatchNorm::BatchNorm(std::int64_t channels, BatchNormOptions options) : channels_(channels), options_(options) {
   require_size("batch_norm", "channels", channels);
   require_eps("batch_norm", options.eps);
-  if (!(options.momentum >= 0 && options.momentum <= 1))
-    fail(ErrorKind::value, "[batch_norm] momentum: expected 0 to 1, got {}", options.momentum);
-  if (options.affine) {
-    weight = parameter({channels}, 1);
-    bias = parameter({channels});
-  }
+  if (options.momentum)
+    require_momentum("batch_norm", *options.momentum);
+  else
+    batches = Variable(Tensor::from<std::int64_t>({0}, {}), false);
+  if (options.affine) make_affine(weight, bias, channels);
   running_mean = parameter({channels}, 0, false);
   running_var = parameter({channels}, 1, false);
 }
@@ -82,68 +61,90 @@ Tensor BatchNorm::operator()(const Tensor& x) const {
 }
 
 void BatchNorm::update_statistics(const Tensor& mean, const Tensor& var, std::int64_t count) const {
-  const double m = options_.momentum, n = static_cast<double>(count);
-  const auto moved = [](const Variable& running, const Tensor& batch, double factor, double keep) {
-    return cast(widened(running) * keep + stop_gradient(batch) * factor, running.dtype());
+  if (options_.momentum) {
+    move_statistics(running_mean, running_var, mean, var, count, *options_.momentum);
+    return;
+  }
+  const double n = static_cast<double>(count);
+  const Tensor seen = batches.get() + 1, share = 1.0 / cast(seen, f64);
+  const auto averaged = [&share](const Variable& running, const Tensor& batch) {
+    const Tensor old = widened(running);
+    return cast(old + (stop_gradient(batch) - old) * cast(share, old.dtype()), running.dtype());
   };
-  Variable targets[] = {running_mean.alias(), running_var.alias()};
-  const Tensor values[] = {moved(running_mean, mean, m, 1 - m), moved(running_var, var, m * n / (n - 1), 1 - m)};
+  Variable targets[] = {running_mean.alias(), running_var.alias(), batches.alias()};
+  const Tensor values[] = {averaged(running_mean, mean), averaged(running_var, var * (n / (n - 1))), seen};
   assign(targets, values);
 }
 
 std::string BatchNorm::describe() const { return fmt::format("batch_norm({})", channels_); }
 
 void BatchNorm::visit(const std::string& path, Visitor& visitor) {
-  if (weight.defined()) {
-    visitor.on_variable(join_path(path, "weight"), weight, false);
-    visitor.on_variable(join_path(path, "bias"), bias, false);
+  visit_affine(path, visitor, weight, bias);
+  visitor.on_variable(join_path(path, "running_mean"), running_mean, false);
+  visitor.on_variable(join_path(path, "running_var"), running_var, false);
+  if (batches.defined()) visitor.on_variable(join_path(path, "num_batches_tracked"), batches, false);
+}
+
+void BatchNorm::init(Key) {
+  init_affine(weight, bias);
+  running_mean.set(0.0);
+  running_var.set(1.0);
+  if (batches.defined()) batches.set(0.0);
+}
+
+InstanceNorm::InstanceNorm(std::int64_t channels, InstanceNormOptions options)
+    : channels_(channels), options_(options) {
+  require_size("instance_norm", "channels", channels);
+  require_eps("instance_norm", options.eps);
+  require_momentum("instance_norm", options.momentum);
+  if (options.affine) make_affine(weight, bias, channels);
+  if (!options.track) return;
+  running_mean = parameter({channels}, 0, false);
+  running_var = parameter({channels}, 1, false);
+}
+
+Shape InstanceNorm::output_shape(const Shape& in) const { return channels_last(*this, channels_, in, 3); }
+
+Tensor InstanceNorm::operator()(const Tensor& x) const {
+  output_shape(x.shape());  // checks
+  const Scope scope(scope_name());
+  const Tensor v = widened(x);
+  const bool train = current_mode() == Mode::train;
+  Tensor centre, spread;
+  if (options_.track && !train) {
+    centre = widened(running_mean);
+    spread = widened(running_var);
+  } else {
+    const std::int64_t count = x.shape()[0] == 0 ? 2 : x.numel() / channels_ / x.shape()[0];
+    if (count < 2) shape_error(*this, "more than one position to normalise over", x.shape());
+    Axes axes;
+    for (int i = 1; i + 1 < x.rank(); ++i) axes.push_back(i);
+    centre = mean(v, axes, true);
+    spread = mean(square(v - centre), axes, true);
+    if (options_.track && x.shape()[0] > 0) update_statistics(centre, spread, count);
   }
+  return like(with_affine((v - centre) * rsqrt(spread + options_.eps), weight, bias), x);
+}
+
+void InstanceNorm::update_statistics(const Tensor& mean, const Tensor& var, std::int64_t count) const {
+  const auto over_batch = [this](const Tensor& t) { return bp::mean(reshape(t, Shape{t.shape()[0], channels_}), {0}); };
+  move_statistics(running_mean, running_var, over_batch(mean), over_batch(var), count, options_.momentum);
+}
+
+std::string InstanceNorm::describe() const { return fmt::format("instance_norm({})", channels_); }
+
+void InstanceNorm::visit(const std::string& path, Visitor& visitor) {
+  visit_affine(path, visitor, weight, bias);
+  if (!running_mean.defined()) return;
   visitor.on_variable(join_path(path, "running_mean"), running_mean, false);
   visitor.on_variable(join_path(path, "running_var"), running_var, false);
 }
 
-void BatchNorm::init(Key) {
-  if (weight.defined()) {
-    weight.set(1.0);
-    bias.set(0.0);
-  }
+void InstanceNorm::init(Key) {
+  init_affine(weight, bias);
+  if (!running_mean.defined()) return;
   running_mean.set(0.0);
   running_var.set(1.0);
-}
-
-LayerNorm::LayerNorm(std::int64_t channels, LayerNormOptions options) : channels_(channels), options_(options) {
-  require_size("layer_norm", "channels", channels);
-  require_eps("layer_norm", options.eps);
-  if (options.affine) {
-    weight = parameter({channels}, 1);
-    bias = parameter({channels});
-  }
-}
-
-Shape LayerNorm::output_shape(const Shape& in) const { return channels_last(*this, channels_, in, 1); }
-
-Tensor LayerNorm::operator()(const Tensor& x) const {
-  output_shape(x.shape());  // checks
-  const Scope scope(scope_name());
-  const Tensor v = widened(x);
-  const Tensor centred = v - mean(v, {-1}, true);
-  Tensor y = centred * rsqrt(mean(square(centred), {-1}, true) + options_.eps);
-  if (weight.defined()) y = y * widened(weight) + widened(bias);
-  return like(y, x);
-}
-
-std::string LayerNorm::describe() const { return fmt::format("layer_norm({})", channels_); }
-
-void LayerNorm::visit(const std::string& path, Visitor& visitor) {
-  if (!weight.defined()) return;
-  visitor.on_variable(join_path(path, "weight"), weight, false);
-  visitor.on_variable(join_path(path, "bias"), bias, false);
-}
-
-void LayerNorm::init(Key) {
-  if (!weight.defined()) return;
-  weight.set(1.0);
-  bias.set(0.0);
 }
 
 }  // namespace bp::nn

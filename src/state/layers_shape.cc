@@ -49,6 +49,23 @@ std::string describe_pool(const Layer& layer, const PoolOptions& pool) {
   return text + ")";
 }
 
+std::vector<std::int64_t> adaptive_sizes(const char* kind, const Sizes& sizes) {
+  const std::size_t n = sizes.values().size();
+  if (n < 1 || n > 3) fail(ErrorKind::value, "[{}] sizes: expected 1 to 3, got {}", kind, n);
+  return per_dim(kind, "sizes", sizes, static_cast<int>(n), 1);
+}
+
+Shape adapted(const Layer& layer, const Shape& in, const std::vector<std::int64_t>& sizes) {
+  if (in.rank() < 3 || in.rank() > 5) shape_error(layer, "input [N, spatial.., C] of rank 3 to 5", in);
+  const auto to = per_dim(layer.kind(), "sizes", sizes, in.rank() - 2, 1);
+  Shape out = in;
+  for (int d = 1; d + 1 < in.rank(); ++d) {
+    if (in[d] < 1) shape_error(layer, fmt::format("at least 1 along axis {}", d), in);
+    out[d] = to[static_cast<std::size_t>(d - 1)];
+  }
+  return out;
+}
+
 }  // namespace
 
 MaxPool::MaxPool(Sizes window, PoolLayerOptions options) : pool_(pool_options("max_pool", window, options)) {}
@@ -61,7 +78,7 @@ Tensor MaxPool::operator()(const Tensor& x) const {
 std::string MaxPool::describe() const { return describe_pool(*this, pool_); }
 
 AvgPool::AvgPool(Sizes window, PoolLayerOptions options) : pool_(pool_options("avg_pool", window, options)) {
-  if (pool_.dilation != std::vector<std::int64_t>(pool_.dilation.size(), 1))
+  if (std::any_of(pool_.dilation.begin(), pool_.dilation.end(), [](std::int64_t n) { return n != 1; }))
     fail(ErrorKind::value, "[avg_pool] dilation: expected 1, got {}", list(pool_.dilation));
 }
 Shape AvgPool::output_shape(const Shape& in) const { return pooled(*this, pool_, in); }
@@ -83,6 +100,34 @@ Tensor GlobalAvgPool::operator()(const Tensor& x) const {
   for (int i = 1; i < x.rank() - 1; ++i) axes.push_back(i);
   return mean(x, axes);
 }
+
+Shape GlobalMaxPool::output_shape(const Shape& in) const {
+  adapted(*this, in, std::vector<std::int64_t>(1, 1));  // checks
+  return Shape{in[0], in.back()};
+}
+Tensor GlobalMaxPool::operator()(const Tensor& x) const {
+  const Shape out = output_shape(x.shape());
+  const Scope scope(scope_name());
+  return reshape(adaptive_max_pool(x, std::vector<std::int64_t>(1, 1)), out);
+}
+
+AdaptiveMaxPool::AdaptiveMaxPool(Sizes sizes) : sizes_(adaptive_sizes("adaptive_max_pool", sizes)) {}
+Shape AdaptiveMaxPool::output_shape(const Shape& in) const { return adapted(*this, in, sizes_); }
+Tensor AdaptiveMaxPool::operator()(const Tensor& x) const {
+  output_shape(x.shape());  // checks
+  const Scope scope(scope_name());
+  return adaptive_max_pool(x, sizes_);
+}
+std::string AdaptiveMaxPool::describe() const { return fmt::format("adaptive_max_pool({})", list(sizes_)); }
+
+AdaptiveAvgPool::AdaptiveAvgPool(Sizes sizes) : sizes_(adaptive_sizes("adaptive_avg_pool", sizes)) {}
+Shape AdaptiveAvgPool::output_shape(const Shape& in) const { return adapted(*this, in, sizes_); }
+Tensor AdaptiveAvgPool::operator()(const Tensor& x) const {
+  output_shape(x.shape());  // checks
+  const Scope scope(scope_name());
+  return adaptive_avg_pool(x, sizes_);
+}
+std::string AdaptiveAvgPool::describe() const { return fmt::format("adaptive_avg_pool({})", list(sizes_)); }
 
 Shape Flatten::output_shape(const Shape& in) const {
   if (in.rank() < 1) shape_error(*this, "input [N, ..]", in);
