@@ -126,7 +126,7 @@ class TanhShrink final : public Activation<TanhShrink> {
 };
 class CELU final : public Activation<CELU> {
  public:
-  explicit CELU(double alpha = 1) : alpha_(alpha) {}
+  explicit CELU(double alpha = 1);  // Throws Error(value) unless alpha > 0.
   Tensor apply(const Tensor& x) const { return celu(x, alpha_); }
   const char* kind() const noexcept override { return "celu"; }
 
@@ -135,7 +135,7 @@ class CELU final : public Activation<CELU> {
 };
 class HardShrink final : public Activation<HardShrink> {
  public:
-  explicit HardShrink(double lambda = 0.5) : lambda_(lambda) {}
+  explicit HardShrink(double lambda = 0.5);  // Throws Error(value) unless lambda >= 0.
   Tensor apply(const Tensor& x) const { return hard_shrink(x, lambda_); }
   const char* kind() const noexcept override { return "hard_shrink"; }
 
@@ -144,7 +144,7 @@ class HardShrink final : public Activation<HardShrink> {
 };
 class SoftShrink final : public Activation<SoftShrink> {
  public:
-  explicit SoftShrink(double lambda = 0.5) : lambda_(lambda) {}
+  explicit SoftShrink(double lambda = 0.5);  // Throws Error(value) unless lambda >= 0.
   Tensor apply(const Tensor& x) const { return soft_shrink(x, lambda_); }
   const char* kind() const noexcept override { return "soft_shrink"; }
 
@@ -153,7 +153,7 @@ class SoftShrink final : public Activation<SoftShrink> {
 };
 class HardTanh final : public Activation<HardTanh> {
  public:
-  explicit HardTanh(double low = -1, double high = 1) : low_(low), high_(high) {}
+  explicit HardTanh(double low = -1, double high = 1);  // Throws Error(value) unless low < high.
   Tensor apply(const Tensor& x) const { return hard_tanh(x, low_, high_); }
   const char* kind() const noexcept override { return "hard_tanh"; }
 

@@ -1,8 +1,27 @@
-// The activations that are more than a function of each element: PReLU and the gated units.
+// The activations that check their options, learn (PReLU) or halve the channels (the gated units).
 #include "bp/activations.h"
 #include "state/layer_support.h"
 
 namespace bp::nn {
+
+namespace {
+double not_negative(const char* kind, double lambda) {
+  if (!(lambda >= 0)) fail(ErrorKind::value, "[{}] lambda: expected 0 or more, got {}", kind, lambda);
+  return lambda;
+}
+}  // namespace
+
+CELU::CELU(double alpha) : alpha_(alpha) {
+  if (!(alpha > 0)) fail(ErrorKind::value, "[celu] alpha: expected more than 0, got {}", alpha);
+}
+
+HardShrink::HardShrink(double lambda) : lambda_(not_negative("hard_shrink", lambda)) {}
+
+SoftShrink::SoftShrink(double lambda) : lambda_(not_negative("soft_shrink", lambda)) {}
+
+HardTanh::HardTanh(double low, double high) : low_(low), high_(high) {
+  if (!(low < high)) fail(ErrorKind::value, "[hard_tanh] expected low < high, got {} and {}", low, high);
+}
 
 PReLU::PReLU(std::int64_t channels, double slope) : channels_(channels), slope_(slope) {
   require_size("prelu", "channels", channels);

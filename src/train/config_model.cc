@@ -20,9 +20,18 @@ std::int64_t channels(const Section& s, const Shape& in) {
   return in.back();
 }
 
+// The layer with its weight under the constraint that the section asks for.
+template <class L> LayerPtr constrained(Section& s, L layer) {
+  const std::string how = s.text("normalize");
+  if (how == "weight") return make<nn::WeightNorm<L>>(std::move(layer));
+  if (how == "spectral") return make<nn::SpectralNorm<L>>(std::move(layer));
+  return make<L>(std::move(layer));
+}
+
 LayerPtr linear(Section& s, const Shape& in) {
-  return make<nn::Linear>(channels(s, in), s.integer("units"),
-                          nn::LinearOptions{.bias = s.boolean("bias"), .weight_init = init::from_name(s.text("init"))});
+  return constrained(
+      s, nn::Linear(channels(s, in), s.integer("units"),
+                    nn::LinearOptions{.bias = s.boolean("bias"), .weight_init = init::from_name(s.text("init"))}));
 }
 
 template <int Dims> LayerPtr conv(Section& s, const Shape& in) {
@@ -37,7 +46,20 @@ template <int Dims> LayerPtr conv(Section& s, const Shape& in) {
   o.groups = s.integer("groups");
   o.bias = s.boolean("bias");
   o.weight_init = init::from_name(s.text("init"));
-  return make<nn::Conv<Dims>>(channels(s, in), s.integer("filters"), s.integers("kernel"), std::move(o));
+  return constrained(s, nn::Conv<Dims>(channels(s, in), s.integer("filters"), s.integers("kernel"), std::move(o)));
+}
+
+template <int Dims> LayerPtr conv_transpose(Section& s, const Shape& in) {
+  nn::ConvTransposeOptions o;
+  o.stride = s.integers("stride");
+  o.padding = s.integers("padding");
+  o.output_padding = s.integers("output_padding");
+  o.dilation = s.integers("dilation");
+  o.groups = s.integer("groups");
+  o.bias = s.boolean("bias");
+  o.weight_init = init::from_name(s.text("init"));
+  return constrained(
+      s, nn::ConvTranspose<Dims>(channels(s, in), s.integer("filters"), s.integers("kernel"), std::move(o)));
 }
 
 nn::PoolLayerOptions pool(Section& s) {
@@ -59,15 +81,38 @@ LayerPtr avg_pool(Section& s) {
   return make<nn::AvgPool>(s.integers("size"), std::move(o));
 }
 
-LayerPtr batch_norm(Section& s, const Shape& in) {
-  return make<nn::BatchNorm>(
-      channels(s, in),
-      nn::BatchNormOptions{.eps = s.number("eps"), .momentum = s.number("momentum"), .affine = s.boolean("affine")});
+LayerPtr norm(Section& s, const Shape& in) {
+  const std::string& type = s.type();
+  const std::int64_t c = channels(s, in);
+  const double eps = s.number("eps");
+  const bool affine = s.boolean("affine");
+  if (type == "layer_norm") return make<nn::LayerNorm>(c, nn::LayerNormOptions{.eps = eps, .affine = affine});
+  if (type == "rms_norm") return make<nn::RMSNorm>(c, nn::RMSNormOptions{.eps = eps, .affine = affine});
+  if (type == "group_norm")
+    return make<nn::GroupNorm>(s.integer("groups"), c, nn::GroupNormOptions{.eps = eps, .affine = affine});
+  const double momentum = s.number("momentum");
+  if (type == "instance_norm")
+    return make<nn::InstanceNorm>(
+        c, nn::InstanceNormOptions{.eps = eps, .momentum = momentum, .affine = affine, .track = s.boolean("track")});
+  nn::BatchNormOptions o{.eps = eps, .momentum = momentum, .affine = affine};
+  if (s.boolean("cumulative")) o.momentum.reset();
+  return make<nn::BatchNorm>(c, o);
 }
 
-LayerPtr layer_norm(Section& s, const Shape& in) {
-  return make<nn::LayerNorm>(channels(s, in),
-                             nn::LayerNormOptions{.eps = s.number("eps"), .affine = s.boolean("affine")});
+LayerPtr embedding(Section& s) {
+  nn::EmbeddingOptions o;
+  if (s.has("padding")) o.padding = s.integer("padding");
+  return make<nn::Embedding>(s.integer("ids"), s.integer("units"), std::move(o));
+}
+
+// nullptr for another type.
+LayerPtr regulariser(Section& s) {
+  const std::string& type = s.type();
+  if (type == "dropout") return make<nn::Dropout>(s.number("rate"));
+  if (type == "spatial_dropout") return make<nn::SpatialDropout>(s.number("rate"));
+  if (type == "alpha_dropout") return make<nn::AlphaDropout>(s.number("rate"));
+  if (type == "drop_path") return make<nn::DropPath>(s.number("rate"));
+  return nullptr;
 }
 
 LayerPtr residual(Section& s, const Shape& in) {
@@ -89,38 +134,83 @@ template <class L> LayerPtr recurrent(Section& s, const Shape& in) {
   return make<L>(channels(s, in), s.integer("units"), std::move(o));
 }
 
-LayerPtr activation(Section& s) {
+// Those with a number, and the gated ones; nullptr for another type.
+LayerPtr activation_with_options(Section& s, const Shape& in) {
   const std::string& type = s.type();
-  if (type == "identity") return make<nn::Identity>();
-  if (type == "relu") return make<nn::ReLU>();
-  if (type == "tanh") return make<nn::Tanh>();
-  if (type == "sigmoid") return make<nn::Sigmoid>();
-  if (type == "silu") return make<nn::SiLU>();
-  if (type == "softplus") return make<nn::Softplus>();
   if (type == "gelu") return make<nn::GELU>(s.boolean("approximate"));
   if (type == "leaky_relu") return make<nn::LeakyReLU>(s.number("slope"));
+  if (type == "prelu") return make<nn::PReLU>(s.boolean("shared") ? 1 : channels(s, in), s.number("slope"));
   if (type == "elu") return make<nn::ELU>(s.number("alpha"));
-  return make<nn::Softmax>();
+  if (type == "celu") return make<nn::CELU>(s.number("alpha"));
+  if (type == "hard_tanh") return make<nn::HardTanh>(s.number("low"), s.number("high"));
+  if (type == "hard_shrink") return make<nn::HardShrink>(s.number("lambda"));
+  if (type == "soft_shrink") return make<nn::SoftShrink>(s.number("lambda"));
+  if (type == "glu") return make<nn::GLU>(nn::Gate::sigmoid);
+  if (type == "geglu") return make<nn::GLU>(nn::Gate::gelu);
+  if (type == "swiglu") return make<nn::GLU>(nn::Gate::silu);
+  if (type == "reglu") return make<nn::GLU>(nn::Gate::relu);
+  return nullptr;
 }
 
-LayerPtr layer(Section& s, const Shape& in) {
+struct PlainLayer {
+  std::string_view type;
+  LayerPtr (*make)();
+};
+template <class L> LayerPtr plain() { return make<L>(); }
+
+// Layers without options.
+constexpr PlainLayer kPlain[] = {
+    {"global_avg_pool", plain<nn::GlobalAvgPool>},
+    {"global_max_pool", plain<nn::GlobalMaxPool>},
+    {"identity", plain<nn::Identity>},
+    {"relu", plain<nn::ReLU>},
+    {"relu6", plain<nn::ReLU6>},
+    {"tanh", plain<nn::Tanh>},
+    {"sigmoid", plain<nn::Sigmoid>},
+    {"hard_sigmoid", plain<nn::HardSigmoid>},
+    {"log_sigmoid", plain<nn::LogSigmoid>},
+    {"silu", plain<nn::SiLU>},
+    {"hard_swish", plain<nn::HardSwish>},
+    {"mish", plain<nn::Mish>},
+    {"selu", plain<nn::SELU>},
+    {"softplus", plain<nn::Softplus>},
+    {"softsign", plain<nn::Softsign>},
+    {"tanh_shrink", plain<nn::TanhShrink>},
+    {"softmax", plain<nn::Softmax>},
+    {"log_softmax", plain<nn::LogSoftmax>},
+};
+
+// Layers with weights or windows; nullptr for another type.
+LayerPtr product_or_pool(Section& s, const Shape& in) {
   const std::string& type = s.type();
   if (type == "linear") return linear(s, in);
   if (type == "conv1d") return conv<1>(s, in);
   if (type == "conv2d") return conv<2>(s, in);
   if (type == "conv3d") return conv<3>(s, in);
+  if (type == "conv_transpose1d") return conv_transpose<1>(s, in);
+  if (type == "conv_transpose2d") return conv_transpose<2>(s, in);
+  if (type == "conv_transpose3d") return conv_transpose<3>(s, in);
+  if (type == "embedding") return embedding(s);
   if (type == "max_pool") return max_pool(s);
   if (type == "avg_pool") return avg_pool(s);
-  if (type == "global_avg_pool") return make<nn::GlobalAvgPool>();
+  if (type == "adaptive_max_pool") return make<nn::AdaptiveMaxPool>(s.integers("sizes"));
+  if (type == "adaptive_avg_pool") return make<nn::AdaptiveAvgPool>(s.integers("sizes"));
+  return nullptr;
+}
+
+LayerPtr layer(Section& s, const Shape& in) {
+  const std::string& type = s.type();
+  for (const PlainLayer& p : kPlain)
+    if (p.type == type) return p.make();
+  if (LayerPtr made = product_or_pool(s, in)) return made;
+  if (LayerPtr made = regulariser(s)) return made;
+  if (LayerPtr made = activation_with_options(s, in)) return made;
   if (type == "flatten") return make<nn::Flatten>(nn::FlattenOptions{.channels_first = s.boolean("channels_first")});
-  if (type == "dropout") return make<nn::Dropout>(s.number("rate"));
-  if (type == "batch_norm") return batch_norm(s, in);
-  if (type == "layer_norm") return layer_norm(s, in);
   if (type == "rnn") return recurrent<nn::RNN>(s, in);
   if (type == "gru") return recurrent<nn::GRU>(s, in);
   if (type == "lstm") return recurrent<nn::LSTM>(s, in);
   if (type == "residual") return residual(s, in);
-  return activation(s);
+  return norm(s, in);
 }
 
 }  // namespace

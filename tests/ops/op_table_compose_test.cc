@@ -1,4 +1,5 @@
 // Rows of the op table: activations, softmax, einsum and the losses, against formulas written out.
+#include <algorithm>
 #include <string>
 
 #include "op_table.h"
@@ -35,6 +36,59 @@ const AddRows activations({
         "clip", [](const Tensor& x) { return clip(x, -1, 0.5); }, elementwise([](double x) {
           return x < -1 ? -1 : x > 0.5 ? 0.5 : x;
         })),
+});
+
+double softplus_of(double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::fabs(x))); }
+double hard_sigmoid_of(double x) { return std::min(std::max(x + 3, 0.0), 6.0) / 6; }
+
+const AddRows more_activations({
+    unary("log_sigmoid", bp::log_sigmoid, elementwise([](double x) { return -softplus_of(-x); })),
+    composed(unary("mish", bp::mish, elementwise([](double x) { return x * std::tanh(softplus_of(x)); }))),
+    composed(unary("softsign", bp::softsign, elementwise([](double x) { return x / (1 + std::fabs(x)); }))),
+    composed(unary("selu", bp::selu, elementwise([](double x) {
+                     return 1.0507009873554805 * (x > 0 ? x : 1.6732632423543772 * std::expm1(x));
+                   }))),
+    composed(unary(
+        "celu", [](const Tensor& x) { return celu(x, 0.5); },
+        elementwise([](double x) { return x > 0 ? x : 0.5 * std::expm1(x / 0.5); }))),
+    unary(
+        "relu6", [](const Tensor& x) { return relu6(x * 5); },
+        elementwise([](double x) { return std::min(std::max(x * 5, 0.0), 6.0); })),
+    unary(
+        "hard_tanh", [](const Tensor& x) { return hard_tanh(x, -1, 0.5); },
+        elementwise([](double x) { return std::min(std::max(x, -1.0), 0.5); })),
+    composed(unary("hard_sigmoid", bp::hard_sigmoid, elementwise(hard_sigmoid_of), -5, 5)),
+    composed(unary("hard_swish", bp::hard_swish, elementwise([](double x) { return x * hard_sigmoid_of(x); }), -5, 5)),
+    unary(
+        "hard_shrink", [](const Tensor& x) { return hard_shrink(x, 1); },
+        elementwise([](double x) { return std::fabs(x) > 1 ? x : 0; })),
+    unary(
+        "soft_shrink", [](const Tensor& x) { return soft_shrink(x); },
+        elementwise([](double x) { return std::copysign(std::max(std::fabs(x) - 0.5, 0.0), x); })),
+    unary("tanh_shrink", bp::tanh_shrink, elementwise([](double x) { return x - std::tanh(x); }), 0.5, 2),
+    binary("prelu", bp::prelu, elementwise([](double x, double a) { return x > 0 ? x : a * x; })),
+});
+
+// a * f(b) of the two halves [a, b] of the last axis.
+OpRow gated(std::string name, Tensor (*gate)(const Tensor&, int), double (*f)(double)) {
+  OpRow row{std::move(name), [gate](std::span<const Tensor> x) { return one(gate(x[0], -1)); }, {}};
+  for (const Shape& s : {Shape{2}, Shape{3, 6}, Shape{2, 3, 10}, Shape{0, 4}, Shape{3, 0}}) row.cases.push_back({{s}});
+  row.large.push_back({{{129, 66}}});
+  row.expected = [f](std::span<const Input> in, std::span<const Values> v) {
+    const auto n = static_cast<std::size_t>(in[0].shape.back());
+    Values y;
+    for (std::size_t r = 0; n != 0 && r < v[0].size(); r += n)
+      for (std::size_t i = r; i < r + n / 2; ++i) y.push_back(v[0][i] * f(v[0][i + n / 2]));
+    return y;
+  };
+  return row;
+}
+
+const AddRows gates({
+    gated("glu", bp::glu, [](double x) { return 1 / (1 + std::exp(-x)); }),
+    gated("geglu", bp::geglu, [](double x) { return x * Phi(x); }),
+    gated("swiglu", bp::swiglu, [](double x) { return x / (1 + std::exp(-x)); }),
+    gated("reglu", bp::reglu, [](double x) { return x > 0 ? x : 0; }),
 });
 
 // p_i = exp(x_i) / sum_j exp(x_j) of the last axis.

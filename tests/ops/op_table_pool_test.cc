@@ -20,6 +20,12 @@ OpRow pool_row(const std::string& name, Pool pool, const PoolOptions& options, s
   return row;
 }
 
+// The options' window stands for the sizes.
+template <Tensor (*f)(const Tensor&, const std::vector<std::int64_t>&)>
+Tensor adapted(const Tensor& x, const PoolOptions& o) {
+  return f(x, o.window);
+}
+
 const AddRows rows({
     pool_row("max_pool", bp::max_pool, {}, {{2, 6, 3}, {2, 4, 5, 3}, {1, 4, 2, 3, 2}, {0, 4, 4, 2}, {1, 2, 2, 1}},
              {"max_pool_grad", "max_pool_take"}),
@@ -35,6 +41,10 @@ const AddRows rows({
     pool_row("avg_pool_without_padding", bp::avg_pool,
              {.window = {3}, .stride = {2}, .padding = {1}, .count_include_pad = false},
              {{1, 7, 2}, {1, 5, 6, 2}, {1, 3, 4, 3, 1}}),
+    pool_row("adaptive_max_pool", adapted<bp::adaptive_max_pool>, {.window = {3}},
+             {{2, 7, 3}, {1, 5, 6, 2}, {0, 4, 4, 2}, {1, 2, 3, 2}}),
+    pool_row("adaptive_avg_pool", adapted<bp::adaptive_avg_pool>, {.window = {2}},
+             {{2, 7, 3}, {1, 5, 6, 2}, {0, 4, 4, 2}, {1, 3, 2, 5, 1}}),
 });
 
 }  // namespace

@@ -134,7 +134,37 @@ TEST(Config, EveryLayerLossOptimizerAndScheduleCanBeMade) {
       "type = \"gelu\", approximate = true",
       "type = \"leaky_relu\", slope = 0.2",
       "type = \"elu\"",
-      "type = \"softmax\""};
+      "type = \"softmax\"",
+      "type = \"conv2d\", filters = 3, kernel = 1, normalize = \"weight\"",
+      "type = \"conv_transpose2d\", filters = 6, kernel = 3, stride = 2, padding = 1, output_padding = 1, groups = 3, "
+      "normalize = \"spectral\"",
+      "type = \"adaptive_max_pool\", sizes = [3, 5]",
+      "type = \"adaptive_avg_pool\", sizes = 3",
+      "type = \"spatial_dropout\"",
+      "type = \"alpha_dropout\", rate = 0.1",
+      "type = \"drop_path\"",
+      "type = \"batch_norm\", cumulative = true",
+      "type = \"group_norm\", groups = 3",
+      "type = \"instance_norm\", track = true",
+      "type = \"rms_norm\"",
+      "type = \"prelu\", shared = false",
+      "type = \"celu\"",
+      "type = \"selu\"",
+      "type = \"mish\"",
+      "type = \"softsign\"",
+      "type = \"log_sigmoid\"",
+      "type = \"relu6\"",
+      "type = \"hard_tanh\", high = 2",
+      "type = \"hard_sigmoid\"",
+      "type = \"hard_swish\"",
+      "type = \"hard_shrink\"",
+      "type = \"soft_shrink\", lambda = 0.1",
+      "type = \"tanh_shrink\"",
+      "type = \"log_softmax\"",
+      "type = \"conv2d\", filters = 4, kernel = 1 }, { type = \"glu\"",
+      "type = \"conv2d\", filters = 4, kernel = 1 }, { type = \"geglu\"",
+      "type = \"conv2d\", filters = 4, kernel = 1 }, { type = \"swiglu\"",
+      "type = \"conv2d\", filters = 4, kernel = 1 }, { type = \"reglu\""};
   for (const std::string& layer : layers) {
     const Config c =
         parse(replaced(kGood, "type = \"relu\" }",
@@ -150,15 +180,24 @@ TEST(Config, EveryLayerLossOptimizerAndScheduleCanBeMade) {
                      type + "\", units = 3, output = \"last\", bias = false, segment = 2 }");
     EXPECT_EQ(parse(text).make_model()(zeros({2, 8, 3})).shape(), (Shape{2, 5})) << type;
   }
-  std::string tried = std::string(kGood) + "\"conv1d\" \"conv3d\" \"global_avg_pool\" \"rnn\" \"gru\" \"lstm\"";
+  std::string tried = std::string(kGood) +
+                      "\"conv1d\" \"conv3d\" \"global_avg_pool\" \"global_max_pool\" "
+                      "\"conv_transpose1d\" \"conv_transpose3d\" \"embedding\" \"rnn\" \"gru\" \"lstm\"";
   for (const std::string& layer : layers) tried += layer;
   for (const std::string& type : types_of("layer")) EXPECT_THAT(tried, HasSubstr("\"" + type + "\""));
   for (const char* type : {"1d", "3d"}) {
     std::string text = replaced(kGood, "conv2d", std::string("conv") + type);
     text = replaced(text, "[8, 8, 3]", type[0] == '1' ? "[8, 3]" : "[4, 4, 4, 1]");
     EXPECT_EQ(parse(text).output, (Shape{5}));
+    text = replaced(replaced(text, "padding = \"same\"", "padding = 1"), "\"conv", "\"conv_transpose");
+    EXPECT_EQ(parse(text).output, (Shape{5}));
   }
-  EXPECT_EQ(parse(replaced(kGood, "type = \"flatten\"", "type = \"global_avg_pool\"")).output, (Shape{5}));
+  const std::string ids =
+      replaced(replaced(kGood, "[8, 8, 3]", "[6]"), "type = \"conv2d\", filters = 4, kernel = 3, padding = \"same\"",
+               "type = \"embedding\", ids = 9, units = 4, padding = 0");
+  EXPECT_EQ(nn::parameter_count(parse(ids).model), 9 * 4 + 6 * 4 * 5 + 5);
+  for (const char* pool : {"global_avg_pool", "global_max_pool"})
+    EXPECT_EQ(parse(replaced(kGood, "type = \"flatten\"", "type = \"" + std::string(pool) + "\"")).output, (Shape{5}));
   for (const std::string& loss : types_of("loss")) EXPECT_TRUE(parse(kGood, {"loss.type=" + loss}).loss) << loss;
   for (const std::string& type : types_of("optimizer")) {
     const Config c = parse(replaced(kGood, "lr = 0.1\n", ""), {"optimizer.type=" + type});
@@ -319,7 +358,8 @@ TEST_F(Data, IncompleteRowsAreLeftOutOfTrainingButNotOfPredictions) {
   Config c = csv("target = \"kind\"\nmissing = \"drop_row\"", "cross_entropy", kTwoIn);
   EXPECT_EQ(load_datasets(c).train->size(), 3);
   write("new.csv", "b,a\n1,7\nNA,8\n");
-  EXPECT_THAT(message_of([&] { load_inputs(c, folder_ + "/new.csv"); }, ErrorKind::format), HasSubstr("new.csv: line 3"));
+  EXPECT_THAT(message_of([&] { load_inputs(c, folder_ + "/new.csv"); }, ErrorKind::format),
+              HasSubstr("new.csv: line 3"));
 }
 
 // Mean and deviation are those of the rows that are trained on, whatever is held out.
