@@ -154,10 +154,14 @@ class Merger {
   }
   bool alike(const Node& a, const Node& b) const {
     const ScanLayout x(a.attrs), y(b.attrs);
-    if (x.length != y.length || x.reverse != y.reverse || x.carries != y.carries) return false;
+    if (x.length != y.length || x.reverse != y.reverse || x.carries != y.carries ||
+        a.attrs.flag("checkpoint") != b.attrs.flag("checkpoint"))
+      return false;
     for (std::size_t k = 0; k < x.carries; ++k)
       if (!(a.inputs[x.invariants + k] == b.inputs[y.invariants + k])) return false;
-    return x.carries > 0;
+    // Without carries any two would do: those that read the same slices are worth it.
+    return x.carries > 0 || (a.inputs.size() > x.first_slice() && b.inputs.size() > y.first_slice() &&
+                             a.inputs[x.first_slice()] == b.inputs[y.first_slice()]);
   }
 
   void meet(NodeId i) {

@@ -56,6 +56,19 @@ TEST(ScanPass, AnLstmHasOneProductALayerOutsideForEachWeight) {
   }
 }
 
+TEST(ScanPass, LoopsWithoutCarriesMeetToo) {
+  const Tensor x = watch(made({5, 3}));
+  const Tensor y = scan(
+                       [](std::span<const Tensor>, std::span<const Tensor> s) -> Scanned {
+                         return {{}, {exp(sin(s[0]))}};
+                       },
+                       {}, {x})
+                       .ys[0];
+  const std::vector<Tensor> roots{y, grad(sum(y), x)};
+  const passes::Optimised o = passes::run_pipeline(detail::capture(roots, {}, {}, 0).graph, {});
+  EXPECT_EQ(count(o.graph, OpId::scan), 2);
+}
+
 TEST(ScanPass, TheGraphDoesNotGrowWithTheNumberOfIterations) {
   nn::LSTM lstm(4, 5);
   nn::init(lstm, Key(1), f64);
