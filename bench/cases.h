@@ -1,6 +1,6 @@
-// The cases of the training-step benchmark (tiny, mlp, cnn, resnet20, lstm, gpt): models, data made by formula, losses and
-// optimizers. Used by golden, train_step and gradient_cost. The numbering of parameters and batches follows the golden
-// runs' recipe:
+// The cases of the training-step benchmark (tiny, mlp, cnn, resnet20, lstm, gpt): models, data made by formula, losses
+// and optimizers. Used by golden, train_step and gradient_cost. The numbering of parameters and batches follows the
+// golden runs' recipe:
 //   h = (i+1) * 2654435761 xor (k+1) * 2246822519; h ^= h >> 16; h *= 0x85EBCA6B; h ^= h >> 13; h *= 0xC2B2AE35; h ^= h
 //   >> 16 uniform(k, i) = (h >> 8) / 2^24; a parameter is (2 uniform - 1) / sqrt(fan_in); batch s: inputs k = 1000 +
 //   2s, targets k = 1001 + 2s. Weights of norms are 1, their biases 0.

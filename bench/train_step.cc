@@ -1,6 +1,6 @@
 // Times one training step (forward, loss, backward, optimizer, loss readable by the caller) on fixed data, one step at
-// a time after five warm-up steps; prints one JSON line. usage: train_step --case tiny|mlp|cnn|resnet20|lstm|gpt [--dtype
-// f32]
+// a time after five warm-up steps; prints one JSON line. usage: train_step --case tiny|mlp|cnn|resnet20|lstm|gpt
+// [--dtype f32]
 // [--threads 2] [--seconds 4] [--explain|--profile]
 #include <fmt/format.h>
 #include <sys/resource.h>
