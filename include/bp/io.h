@@ -108,6 +108,8 @@ struct Table {
   const Column& column(std::string_view name) const;
   // [N, names.size()] of `dtype`; ids count as numbers.
   Array matrix(std::span<const std::string> names, DType dtype = DType::f32) const;
+  // As matrix(), but a categorical column becomes one of 0 and 1 for each category, in their order.
+  Array one_hot(std::span<const std::string> names, DType dtype = DType::f32) const;
 };
 
 // Fields may be quoted, with "" for a quote and line breaks inside; lines end with LF or CRLF; blank lines are

@@ -409,6 +409,26 @@ Array Table::matrix(std::span<const std::string> names, DType dtype) const {
   return out;
 }
 
+Array Table::one_hot(std::span<const std::string> names, DType dtype) const {
+  Table wide;
+  std::vector<std::string> all;
+  for (const std::string& name : names) {
+    const Column& c = column(name);
+    const auto categories = static_cast<std::int64_t>(c.categories.size());
+    for (std::int64_t k = 0; k < std::max<std::int64_t>(1, categories); ++k) {
+      Column part{std::to_string(all.size()), c.values, {}};
+      if (categories > 0) {
+        part.values = Array::empty(DType::u8, {rows()});
+        for (std::int64_t i = 0; i < rows(); ++i)
+          part.values.mutable_data<std::uint8_t>()[i] = c.values.data<std::int64_t>()[i] == k;
+      }
+      all.push_back(part.name);
+      wide.columns.push_back(std::move(part));
+    }
+  }
+  return wide.matrix(all, dtype);
+}
+
 void write_csv(const std::string& path, const Table& table, char delimiter) {
   for (const Column& c : table.columns)
     if (c.values.shape != Shape{table.rows()})

@@ -36,6 +36,7 @@ struct DataConfig {
   bool normalize = false;
   std::string target;  // CSV
   io::CsvOptions csv;
+  bool one_hot = false;
   std::optional<data::Vocabulary> vocabulary;  // text; known before the model is built
   std::int64_t context = 0, blocks = 0, stride = 0;
 };

@@ -39,6 +39,7 @@ Files read_files(Section& s, std::string_view key, const std::string& folder) {
 void read_csv_options(Section& s, Config& c) {
   DataConfig& d = c.data;
   d.target = s.text("target");
+  d.one_hot = s.boolean("one_hot");
   d.csv.columns = s.texts("columns");
   d.csv.categorical = s.texts("categorical");
   if (c.task == Task::classification &&
@@ -132,14 +133,17 @@ void record_columns(Config& c, const io::Table& table) {
   if (!d.classes.empty()) tree.set("classes", Node::list(d.classes));
 }
 
+Array input_columns(const Config& c, const io::Table& table) {
+  return c.data.one_hot ? table.one_hot(c.data.csv.columns, c.dtype) : table.matrix(c.data.csv.columns, c.dtype);
+}
+
 data::ArrayDataset read_csv(Config& c, const Files& files, bool training) {
   io::CsvOptions options = c.data.csv;
   options.columns = all_columns(c);
   const io::Table table = io::read_csv(files.inputs, options);
   table.column(c.data.target);  // throws, naming the nearest, when it is missing
   if (training) record_columns(c, table);
-  return with_checks(c, files, table.matrix(c.data.csv.columns, c.dtype), table.column(c.data.target).values,
-                     c.data.classes);
+  return with_checks(c, files, input_columns(c, table), table.column(c.data.target).values, c.data.classes);
 }
 
 data::ArrayDataset read_files(Config& c, const Files& files, bool training) {
@@ -305,7 +309,7 @@ Inputs load_inputs(const Config& c, const std::string& path) {
     options.missing = io::Missing::error;  // every row gets its prediction
     std::erase(options.categorical, c.data.target);
     options.categories.erase(c.data.target);
-    x = io::read_csv(path, options).matrix(c.data.csv.columns, c.dtype);
+    x = input_columns(c, io::read_csv(path, options));
   } else if (path.ends_with(".npy")) {
     x = io::read_npy(path);
     if (is_float(x.dtype)) x = convert(x, c.dtype);

@@ -40,6 +40,8 @@ constexpr KeyRule kKeys[] = {
     {"data", "csv", "columns", K::texts, kAbsent, kAny, "", "input columns in order; all but the target unless given"},
     {"data", "csv", "categorical", K::texts, "[]", kAny, "",
      "columns whose text becomes an id; the target is one by itself under cross_entropy"},
+    {"data", "csv", "one_hot", K::boolean, "false", kAny, "",
+     "a categorical input becomes a column of 0 and 1 for each category instead of its id"},
     {"data", "csv", "categories", K::table, kAbsent, kAny, "",
      "the texts of the ids, by column; taken from the training file unless given"},
     {"data", "csv", "delimiter", K::text, "\",\"", kAny, "", "one character"},

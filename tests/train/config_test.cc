@@ -362,6 +362,21 @@ TEST_F(Data, IncompleteRowsAreLeftOutOfTrainingButNotOfPredictions) {
               HasSubstr("new.csv: line 3"));
 }
 
+TEST_F(Data, CategoriesBecomeColumns) {
+  write("t.csv", "a,color,kind\n1,red,x\n2,blue,y\n3,green,x\n");
+  Config c = csv("target = \"kind\"\ncategorical = [\"color\"]\none_hot = true", "cross_entropy",
+                 "input = [4]\nlayers = [{ type = \"linear\", units = 2 }]");
+  const Array x = all_of(*load_datasets(c).train).x;
+  EXPECT_THAT(std::vector<float>(x.values<float>().begin(), x.values<float>().end()),
+              ::testing::ElementsAre(1, 0, 0, 1, 2, 1, 0, 0, 3, 0, 1, 0));  // a, blue, green, red
+  write("new.csv", "color,a\ngreen,9\n");
+  EXPECT_EQ(load_inputs(c, folder_ + "/new.csv").x.values<float>()[2], 1);
+  Config narrow = csv("target = \"kind\"\ncategorical = [\"color\"]\none_hot = true", "cross_entropy",
+                      "input = [2]\nlayers = [{ type = \"linear\", units = 2 }]");
+  EXPECT_THAT(message_of([&] { load_datasets(narrow); }, ErrorKind::shape),
+              HasSubstr("[3, 4] do not fit model.input [2]"));
+}
+
 // Mean and deviation are those of the rows that are trained on, whatever is held out.
 TEST_F(Data, ColumnsAreStandardisedByTheTrainingPart) {
   std::string text = "a,b,kind\n";

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "bp/augment.h"
 #include "bp/datasets.h"
 #include "bp/error.h"
 #include "bp/io.h"
@@ -35,13 +36,17 @@ const data::ArrayDataset& images() {
   return all;
 }
 
+std::shared_ptr<const data::Source> first_images() {
+  return std::make_shared<const data::ArrayDataset>(images().take(512));
+}
+
 struct Classifier {
   nn::Sequential model{nn::Flatten{}, nn::Linear{784, 16}, nn::ReLU{}, nn::Dropout{0.1}, nn::Linear{16, 10}};
   optim::Adam optimizer;
   data::DataLoader loader;
-  explicit Classifier(double lr = 3e-3)
+  explicit Classifier(double lr = 3e-3, std::shared_ptr<const data::Source> source = first_images(), int threads = 1)
       : optimizer((nn::init(model, Key{1}), model), {.lr = lr}),
-        loader(images().take(512), {.batch_size = 64, .key = Key{2}}) {}
+        loader(std::move(source), {.batch_size = 64, .key = Key{2}, .threads = threads}) {}
   train::Trainer trainer(Options options) {
     options.threads = 1;
     return train::Trainer(
@@ -94,23 +99,23 @@ TEST(Trainer, RepeatsItselfBitForBit) {
 }
 
 // Stops after `steps` steps, goes on in a new process' stead, and compares with a run that was never stopped.
-void resumes_exactly(std::int64_t steps) {
+void resumes_exactly(std::int64_t steps, const std::shared_ptr<const data::Source>& source = first_images()) {
   const auto options = [](const std::string& checkpoint) {
     return Options{.epochs = 3, .schedule = schedule::cosine(3e-3, 24), .patience = 2, .checkpoint = checkpoint};
   };
-  Classifier whole;
+  Classifier whole(3e-3, source);
   const train::Result expected = whole.trainer(options("")).fit(whole.loader);
 
   const std::string path = scratch("resume.safetensors");
   {
-    Classifier c;
+    Classifier c(3e-3, source, 2);
     Options o = options(path);
     std::int64_t done = 0;
     o.on_step = [&](const train::Progress& p) { done = p.step; };
     o.interrupted = [&] { return done == steps; };
     EXPECT_EQ(c.trainer(o).fit(c.loader).stop, Stop::interrupted);
   }
-  Classifier c(1.0);  // another rate: the checkpoint's counts
+  Classifier c(1.0, source, 3);  // another rate: the checkpoint's counts
   nn::init(c.model, Key{77});
   train::Trainer t = c.trainer(options(path));
   t.resume(path);
@@ -128,6 +133,20 @@ void resumes_exactly(std::int64_t steps) {
 TEST(Trainer, ResumesInTheMiddleOfAnEpoch) { resumes_exactly(11); }
 TEST(Trainer, ResumesAtTheEndOfAnEpoch) { resumes_exactly(16); }
 TEST(Trainer, ResumesAfterTheFirstStep) { resumes_exactly(1); }
+TEST(Trainer, ResumesAmongAugmentedImages) {
+  using namespace augment;
+  resumes_exactly(11, augmented(first_images(), {flip(), shift(2), rotate(10), noise(0.05), cutmix(1, 10, 0.5)}));
+}
+
+// Targets are probabilities in training, ids in validation.
+TEST(Trainer, LearnsFromMixedImages) {
+  Classifier c(3e-3, augment::augmented(first_images(), {augment::mixup(0.2, 10)}));
+  data::DataLoader validation(images().take(1024), {.batch_size = 256, .shuffle = false});
+  const train::Result r = c.trainer({.epochs = 6}).fit(c.loader, &validation);
+  EXPECT_GT(r.history.back().train.accuracy, 0.5);
+  EXPECT_GT(r.history.back().validation->accuracy, 0.55);
+  EXPECT_LT(r.history.back().validation->loss, r.history.back().train.loss);
+}
 
 TEST(Trainer, MoreEpochsLaterAreTheSameAsAtOnce) {
   Classifier whole, part;
