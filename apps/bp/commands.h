@@ -28,6 +28,14 @@ struct PredictOptions {
 };
 int predict(const PredictOptions& options);
 
+struct SampleCommand {
+  std::string run, prompt;
+  long tokens = 500, top_k = 0;
+  double temperature = 0.8;
+  unsigned long long seed = 0;
+};
+int sample(const SampleCommand& options);
+
 struct InspectOptions {
   std::string what;
   std::vector<std::string> set;

@@ -57,6 +57,7 @@ struct Options {
   bp::app::TrainOptions train;
   bp::app::EvalOptions eval;
   bp::app::PredictOptions predict;
+  bp::app::SampleCommand sample;
   bp::app::InspectOptions inspect;
   bp::app::GradcheckCommand gradcheck;
 };
@@ -86,6 +87,21 @@ void add_others(CLI::App& app, Options& o) {
       ->required()
       ->type_name("INPUT");
   predict->add_option("-o,--output", o.predict.output, "the CSV file to write")->required()->type_name("FILE.csv");
+
+  CLI::App* sample = app.add_subcommand("sample", "write text with a model that was trained on text");
+  sample->add_option("run", o.sample.run, "folder of a run")->required()->type_name("RUN");
+  sample->add_option("--prompt", o.sample.prompt, "the text to go on with; a line break unless given")
+      ->type_name("TEXT");
+  sample->add_option("--tokens", o.sample.tokens, "symbols to write")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  sample->add_option("--temperature", o.sample.temperature, "above 1 bolder, below 1 safer, 0: always the likeliest")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  sample->add_option("--top-k", o.sample.top_k, "choose among the k likeliest; 0: all")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  sample->add_option("--seed", o.sample.seed, "the same seed writes the same text")->capture_default_str();
 
   CLI::App* inspect = app.add_subcommand("inspect", "layers, shapes, parameters, flops and memory of a model");
   inspect->add_option("what", o.inspect.what, "a configuration or the folder of a run")
@@ -120,6 +136,7 @@ int run(const CLI::App& app, const Options& o) {
   if (app.got_subcommand("train")) return bp::app::train(o.train);
   if (app.got_subcommand("eval")) return bp::app::eval(o.eval);
   if (app.got_subcommand("predict")) return bp::app::predict(o.predict);
+  if (app.got_subcommand("sample")) return bp::app::sample(o.sample);
   if (app.got_subcommand("inspect")) return bp::app::inspect(o.inspect);
   if (app.got_subcommand("gradcheck")) return bp::app::gradcheck(o.gradcheck);
   return bp::app::keys();

@@ -1,5 +1,6 @@
 // [model]: a list of layers becomes a Sequential; the sizes of inputs follow from the layers before.
 #include "base/error.h"
+#include "bp/gpt.h"
 #include "bp/recurrent.h"
 #include "train/config.h"
 #include "train/config_section.h"
@@ -123,6 +124,25 @@ LayerPtr residual(Section& s, const Shape& in) {
   return make<nn::Residual>(std::move(layers), std::move(shortcut));
 }
 
+LayerPtr gpt(Section& s, const Shape& in) {
+  if (in.rank() != 2) s.wrong("type", fmt::format("expected model.input = [context], got {} (with the batch)", in));
+  const std::string f = s.text("activation");
+  return make<nn::GPT>(s.integer("vocabulary"), in[1],
+                       nn::GPTOptions{.layers = s.integer("layers"),
+                                      .heads = s.integer("heads"),
+                                      .width = s.integer("width"),
+                                      .hidden = s.integer("hidden"),
+                                      .key_heads = s.integer("key_heads"),
+                                      .dropout = s.number("dropout"),
+                                      .bias = s.boolean("bias"),
+                                      .tie = s.boolean("tie"),
+                                      .rotary = s.text("positions") == "rotary",
+                                      .activation = f == "relu"        ? nn::FeedForward::relu
+                                                    : f == "gelu_tanh" ? nn::FeedForward::gelu_tanh
+                                                    : f == "silu"      ? nn::FeedForward::silu
+                                                                       : nn::FeedForward::gelu});
+}
+
 template <class L> LayerPtr recurrent(Section& s, const Shape& in) {
   nn::RecurrentOptions o;
   o.layers = s.integer("layers");
@@ -210,6 +230,7 @@ LayerPtr layer(Section& s, const Shape& in) {
   if (type == "gru") return recurrent<nn::GRU>(s, in);
   if (type == "lstm") return recurrent<nn::LSTM>(s, in);
   if (type == "residual") return residual(s, in);
+  if (type == "gpt") return gpt(s, in);
   return norm(s, in);
 }
 

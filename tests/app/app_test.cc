@@ -162,6 +162,39 @@ TEST_F(App, TrainsEvaluatesAndPredicts) {
   EXPECT_GE(right, 40);
 }
 
+TEST_F(App, TrainsOnTextAndWritesSome) {
+  std::string text;
+  for (int i = 0; i < 60; ++i) text += "abcdefgh";
+  write("t.txt", text);
+  write("gpt.toml", R"([data]
+format = "text"
+train = "missing.txt"
+[model]
+input = [4]
+layers = [{ type = "gpt", vocabulary = "vocabulary", layers = 1, heads = 2, width = 16, hidden = 16 }]
+[loss]
+type = "cross_entropy"
+[optimizer]
+type = "adam"
+lr = 2e-2
+[train]
+epochs = 8
+batch = 8
+threads = 1
+)");
+  EXPECT_EQ(bp({"train", "gpt.toml"}).code, 4);
+  const Outcome train = bp({"train", "gpt.toml", "--set", "data.train=t.txt"});
+  ASSERT_EQ(train.code, 0) << train.err;
+  const Outcome cold = bp({"sample", "runs/gpt", "--prompt", "abc", "--tokens", "9", "--temperature", "0"});
+  EXPECT_EQ(cold.code, 0) << cold.err;
+  EXPECT_EQ(cold.out, "abcdefghabcd\n");
+  const std::vector<std::string> warm{"sample", "runs/gpt", "--tokens",      "30", "--top-k", "5",
+                                      "--seed", "2",        "--temperature", "3"};
+  EXPECT_EQ(bp(warm).out, bp(warm).out);
+  EXPECT_EQ(bp({"sample", "runs/gpt", "--prompt", "z"}).code, 3);
+  EXPECT_EQ(bp({"sample", "runs/gpt", "--temperature", "-1"}).code, 2);
+}
+
 TEST_F(App, RunsOfOneNameGetFoldersOfTheirOwnAndAgreeBitForBit) {
   ASSERT_EQ(bp({"train", "net.toml", "-q", "--set", "train.epochs=2"}).code, 0);
   const Outcome second = bp({"train", "net.toml", "-q", "--set", "train.epochs=2"});

@@ -182,7 +182,7 @@ TEST(Config, EveryLayerLossOptimizerAndScheduleCanBeMade) {
   }
   std::string tried = std::string(kGood) +
                       "\"conv1d\" \"conv3d\" \"global_avg_pool\" \"global_max_pool\" "
-                      "\"conv_transpose1d\" \"conv_transpose3d\" \"embedding\" \"rnn\" \"gru\" \"lstm\"";
+                      "\"conv_transpose1d\" \"conv_transpose3d\" \"embedding\" \"rnn\" \"gru\" \"lstm\" \"gpt\"";  // gpt: sample_test.cc
   for (const std::string& layer : layers) tried += layer;
   for (const std::string& type : types_of("layer")) EXPECT_THAT(tried, HasSubstr("\"" + type + "\""));
   for (const char* type : {"1d", "3d"}) {
