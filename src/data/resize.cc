@@ -1,4 +1,4 @@
-// Resizing in two passes: along x into rows, then along y; each output is a weighted sum of a few inputs.
+// Resizing along y, then along x; each output is a weighted sum of a few inputs.
 #include "data/resize.h"
 
 #include <algorithm>
@@ -54,35 +54,50 @@ Taps area(std::int64_t inputs, std::int64_t n) {
   return t;
 }
 
+// One row of C channels to `width` pixels.
+template <std::int64_t C> void narrow_row(const float* row, const Taps& columns, float* to, std::int64_t width) {
+  for (std::int64_t x = 0; x < width; ++x, to += C) {
+    const float* from = row + columns.first[static_cast<std::size_t>(x)] * C;
+    const float* w = columns.of(x);
+    float sum[C] = {};
+    for (std::int64_t j = 0, n = columns.count[static_cast<std::size_t>(x)]; j < n; ++j, from += C)
+      for (std::int64_t c = 0; c < C; ++c) sum[c] += w[j] * from[c];
+    for (std::int64_t c = 0; c < C; ++c) to[c] = sum[c];
+  }
+}
+
+// Of any number of channels.
+void narrow_row(const float* row, std::int64_t channels, const Taps& columns, float* to, std::int64_t width) {
+  if (channels == 1) return narrow_row<1>(row, columns, to, width);
+  if (channels == 3) return narrow_row<3>(row, columns, to, width);
+  for (std::int64_t x = 0; x < width; ++x)
+    for (std::int64_t c = 0; c < channels; ++c, ++to) {
+      const float* from = row + columns.first[static_cast<std::size_t>(x)] * channels + c;
+      *to = 0;
+      for (std::int64_t j = 0, n = columns.count[static_cast<std::size_t>(x)]; j < n; ++j)
+        *to += columns.of(x)[j] * from[j * channels];
+    }
+}
+
+template <class T> void add_row(const T* __restrict from, float w, float* __restrict to, std::int64_t n) {
+  constexpr std::int64_t kBlock = 16;  // a count that the compiler knows becomes vectors
+  for (; n >= kBlock; n -= kBlock, from += kBlock, to += kBlock)
+    for (std::int64_t i = 0; i < kBlock; ++i) to[i] += w * static_cast<float>(from[i]);
+  for (std::int64_t i = 0; i < n; ++i) to[i] += w * static_cast<float>(from[i]);
+}
+
+// Along y first, which is one long vector a row, then along x.
 template <class T>
 void resample(const ImageView<T>& in, const Taps& rows, const Taps& columns, float* to, std::int64_t height,
               std::int64_t width) {
-  const std::int64_t c = in.channels;
-  const auto line = static_cast<std::size_t>(width * c);
-  // A band of the image's rows, narrowed along x: only those that the outputs read.
-  const std::int64_t begin = *std::min_element(rows.first.begin(), rows.first.end());
-  const std::int64_t end = std::min(in.height, rows.first.back() + rows.count.back());
-  std::vector<float> band(static_cast<std::size_t>(end - begin) * line);
-  float* narrow = band.data();
-  for (std::int64_t y = begin; y < end; ++y)
-    for (std::int64_t x = 0; x < width; ++x, narrow += c) {
-      const auto i = static_cast<std::size_t>(x);
-      const T* from = in.values + (y * in.width + columns.first[i]) * c;
-      const float* w = columns.of(x);
-      for (std::int64_t k = 0; k < c; ++k) {
-        float sum = 0;
-        for (std::int64_t j = 0; j < columns.count[i]; ++j) sum += w[j] * static_cast<float>(from[j * c + k]);
-        narrow[k] = sum;
-      }
-    }
-  for (std::int64_t y = 0; y < height; ++y, to += line) {
+  const std::int64_t line = in.width * in.channels;
+  std::vector<float> sum(static_cast<std::size_t>(line));
+  for (std::int64_t y = 0; y < height; ++y, to += width * in.channels) {
     const auto i = static_cast<std::size_t>(y);
-    std::fill(to, to + line, 0.0f);
-    for (std::int64_t j = 0; j < rows.count[i]; ++j) {
-      const float w = rows.of(y)[j];
-      const float* from = band.data() + static_cast<std::size_t>(rows.first[i] + j - begin) * line;
-      for (std::size_t x = 0; x < line; ++x) to[x] += w * from[x];
-    }
+    std::fill(sum.begin(), sum.end(), 0.0f);
+    for (std::int64_t j = 0; j < rows.count[i]; ++j)
+      add_row(in.values + (rows.first[i] + j) * line, rows.of(y)[j], sum.data(), line);
+    narrow_row(sum.data(), in.channels, columns, to, width);
   }
 }
 

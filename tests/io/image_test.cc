@@ -196,6 +196,17 @@ TEST(Image, EveryTruncationIsFound) {
     }
 }
 
+// What is missing in the middle, before a proper end, is not made up.
+TEST(Jpeg, DataThatEndBeforeTheEndAreFound) {
+  for (const bool progressive : {false, true}) {
+    Values file = jpeg(32, 32, smooth(32, 32, 3), {.progressive = progressive});
+    file.resize(file.size() - 20);
+    file.insert(file.end(), {0xFF, 0xD9});
+    EXPECT_THAT(message_of(ErrorKind::format, [&] { parse_image(bytes_of(file), "cut.jpg"); }),
+                HasSubstr("cut.jpg: a damaged JPEG image: "));
+  }
+}
+
 // Every bit flipped: an error or an image of its claimed size, never anything worse. PNG's checksums find all but those
 // in chunks that may be left out.
 TEST(Image, EveryFlippedBitIsSurvived) {
