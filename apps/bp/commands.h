@@ -7,7 +7,7 @@
 namespace bp::app {
 
 // Exit codes beside those of error_code().
-inline constexpr int kOk = 0, kGradientWrong = 9, kInterrupted = 130;
+inline constexpr int kOk = 0, kUnexpected = 1, kGradientWrong = 9, kInterrupted = 130;
 
 struct TrainOptions {
   std::string file, resume, out;
@@ -48,6 +48,14 @@ struct GradcheckCommand {
   long elements = 20, samples = 4;
 };
 int gradcheck(const GradcheckCommand& options);
+
+struct CuresOptions {
+  std::vector<std::string> only;
+  std::string out, data = "/usr/share/datasets/fashion-mnist";
+  int seeds = 3;
+  bool quick = false;
+};
+int cures(const CuresOptions& options);
 
 int keys();
 

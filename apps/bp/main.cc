@@ -18,6 +18,7 @@ constexpr const char* kFooter = R"(Examples:
   bp predict runs/fashion_mnist images.npy -o classes.csv
   bp inspect examples/fashion_mnist.toml
   bp gradcheck examples/fashion_mnist.toml
+  bp cures --only vanishing,exploding
 
 A run leaves a folder runs/NAME (NAME-2, -3, ... when it exists):
   model.safetensors       the trained model            config.toml   the configuration with all defaults
@@ -60,6 +61,7 @@ struct Options {
   bp::app::SampleCommand sample;
   bp::app::InspectOptions inspect;
   bp::app::GradcheckCommand gradcheck;
+  bp::app::CuresOptions cures;
 };
 
 void add_training(CLI::App& app, Options& o) {
@@ -122,6 +124,19 @@ void add_others(CLI::App& app, Options& o) {
   app.add_subcommand("keys", "print all keys of a configuration (docs/config.md)");
 }
 
+void add_cures(CLI::App& app, Options& o) {
+  CLI::App* cures = app.add_subcommand("cures", "the troubles of training and their cures, measured (docs/cures.md)");
+  cures->add_option("--only", o.cures.only, "some of them: vanishing,exploding,saddle,plateau,cost,overfitting,...")
+      ->type_name("NAME,...")
+      ->delimiter(',');
+  cures->add_option("--seeds", o.cures.seeds, "runs of each setup")->capture_default_str()->check(CLI::Range(1, 100));
+  cures->add_flag("--quick", o.cures.quick, "smaller experiments");
+  cures->add_option("--out", o.cures.out, "write DIR/cures.md and a plot each")->type_name("DIR");
+  cures->add_option("--data", o.cures.data, "the folder of Fashion-MNIST's files")
+      ->capture_default_str()
+      ->type_name("DIR");
+}
+
 // The parser itself only says that a command is missing.
 void check_command(const CLI::App& app, const std::string& word) {
   std::vector<std::string> known;
@@ -139,6 +154,7 @@ int run(const CLI::App& app, const Options& o) {
   if (app.got_subcommand("sample")) return bp::app::sample(o.sample);
   if (app.got_subcommand("inspect")) return bp::app::inspect(o.inspect);
   if (app.got_subcommand("gradcheck")) return bp::app::gradcheck(o.gradcheck);
+  if (app.got_subcommand("cures")) return bp::app::cures(o.cures);
   return bp::app::keys();
 }
 
@@ -152,6 +168,7 @@ int main(int argc, char** argv) {
   Options options;
   add_training(app, options);
   add_others(app, options);
+  add_cures(app, options);
   try {
     if (argc > 1 && argv[1][0] != '-') check_command(app, argv[1]);
     app.parse(argc, argv);

@@ -328,10 +328,23 @@ TEST_F(App, ATerminalGetsALiveBar) {
   for (const char* what : {"loss ", "accuracy ", "samples/s", "left"}) EXPECT_THAT(shown, HasSubstr(what));
 }
 
+TEST_F(App, CuresAreMeasuredAndWritten) {
+  const Outcome cures = bp({"cures", "--only", "saddle,minimum", "--seeds", "1", "--quick", "--out", "page"});
+  EXPECT_EQ(cures.code, 0) << cures.out << cures.err;
+  for (const char* part : {"Saddles", "plain descent", "fails", "mended"}) EXPECT_THAT(cures.out, HasSubstr(part));
+  EXPECT_THAT(read(at("page/cures.md")), HasSubstr("cures_saddle.svg"));
+  EXPECT_THAT(read(at("page/cures_saddle.svg")), HasSubstr("</svg>"));
+  const Outcome wrong = bp({"cures", "--only", "sadle"});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_THAT(wrong.err, HasSubstr("saddle"));
+  EXPECT_EQ(bp({"cures", "--only", "logits", "--data", "nowhere"}).code, 4);
+}
+
 TEST_F(App, HelpTellsItAll) {
   const Outcome help = bp({"--help"});
   EXPECT_EQ(help.code, 0);
-  for (const char* part : {"train", "eval", "predict", "inspect", "gradcheck", "Exit codes", "Ctrl-C", "Examples"})
+  for (const char* part :
+       {"train", "eval", "predict", "inspect", "gradcheck", "cures", "Exit codes", "Ctrl-C", "Examples"})
     EXPECT_THAT(help.out, HasSubstr(part));
 }
 
