@@ -491,7 +491,12 @@ TEST(Loops, RandomMatchesRandomWord) {
 
 // Random programs: every op but the discontinuous ones on smooth values, random accesses, reductions and stores.
 TEST(Loops, RandomPrograms) {
-  for (std::uint64_t seed = 0; seed < 150; ++seed) {
+#if defined(__SANITIZE_ADDRESS__)
+  constexpr std::uint64_t kPrograms = 40;
+#else
+  constexpr std::uint64_t kPrograms = 150;
+#endif
+  for (std::uint64_t seed = 0; seed < kPrograms; ++seed) {
     Rng rng(Key(seed).fold("programs"));
     const std::int64_t row_choices[] = {1, 2, 5, 33, 200}, col_choices[] = {1, 3, 16, 100, 600, 3000};
     LoopProgram p = space(row_choices[rng.below(5)], col_choices[rng.below(6)], rng.below(2) ? f32 : f64);
