@@ -11,6 +11,7 @@
 #include <set>
 
 #include "bp/error.h"
+#include "message_of.h"
 
 namespace bp::augment {
 namespace {
@@ -19,17 +20,6 @@ using data::Batch;
 using data::DataLoader;
 using ::testing::HasSubstr;
 using Values = std::vector<float>;
-
-template <class F> std::string message_of(ErrorKind kind, F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), kind) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return {};
-}
 
 Values values_of(const Array& a) {
   const auto v = a.values<float>();

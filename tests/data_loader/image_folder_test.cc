@@ -9,6 +9,7 @@
 #include "bp/error.h"
 #include "bp/images.h"
 #include "data/resize.h"
+#include "message_of.h"
 
 namespace bp::data {
 namespace {
@@ -16,17 +17,6 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using Rows = std::vector<std::int64_t>;
-
-template <class F> std::string message_of(ErrorKind kind, F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), kind) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return {};
-}
 
 class Folder : public ::testing::Test {
  protected:

@@ -9,23 +9,13 @@
 #include <set>
 
 #include "bp/error.h"
+#include "message_of.h"
 
 namespace bp::data {
 namespace {
 
 using Ids = std::vector<std::int64_t>;
 using ::testing::HasSubstr;
-
-template <class F> std::string message_of(ErrorKind kind, F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), kind) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return {};
-}
 
 Ids row(const Array& a, std::int64_t i) {
   const auto v = a.values<std::int64_t>();

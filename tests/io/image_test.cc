@@ -14,23 +14,13 @@
 
 #include "bp/error.h"
 #include "bp/images.h"
+#include "message_of.h"
 
 namespace bp::io {
 namespace {
 
 using ::testing::HasSubstr;
 using Values = std::vector<std::uint8_t>;
-
-template <class F> std::string message_of(ErrorKind kind, F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), kind) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return {};
-}
 
 Bytes bytes_of(const Values& v) { return {reinterpret_cast<const std::byte*>(v.data()), v.size()}; }
 Values values_of(const Array& a) {
