@@ -30,6 +30,14 @@ inline const Graph& body_of(const Attrs& attrs, const char* name = "body") {
 }
 inline std::shared_ptr<const Opaque> make_body(Graph g) { return std::make_shared<const Body>(std::move(g)); }
 
+// [n, ..] to the type of one of its slices along axis 0, and back.
+inline Type slice_type(const Type& t) { return {t.dtype, Shape(t.shape.dims().subspan(1))}; }
+inline Type stack_type(std::int64_t n, const Type& t) {
+  Type out = t;
+  out.shape.insert(0, n);
+  return out;
+}
+
 // How the operands of a scan are laid out: invariants, carries, then what is sliced along axis 0. Attributes: "body",
 // "length", "invariants", "carries", "reverse", "checkpoint". Body inputs stand in the same order; body outputs are the
 // new carries, then what is stacked.

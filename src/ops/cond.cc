@@ -4,9 +4,9 @@
 #include <cstring>
 
 #include "bp/scan.h"
+#include "ir/flops.h"
 #include "ops/common.h"
 #include "ops/interpret.h"
-#include "ops/scan_vjp.h"
 #include "trace/body.h"
 
 namespace bp {

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "bp/grad.h"
+#include "ir/flops.h"
 #include "ops/common.h"
 #include "ops/interpret.h"
 #include "ops/scan_vjp.h"
@@ -17,17 +18,6 @@ using namespace ops;
 
 namespace {
 
-Type without_axis0(const Type& t) {
-  Shape s;
-  for (int i = 1; i < t.shape.rank(); ++i) s.push_back(t.shape[i]);
-  return {t.dtype, s};
-}
-Type with_axis0(std::int64_t n, const Type& t) {
-  Shape s{n};
-  for (auto d : t.shape) s.push_back(d);
-  return {t.dtype, s};
-}
-
 std::vector<Type> infer_scan(const InferArgs& a) {
   const Graph& body = body_of(a.attrs);
   const ScanLayout layout(a.attrs);
@@ -37,7 +27,7 @@ std::vector<Type> infer_scan(const InferArgs& a) {
     const bool slice = i >= layout.first_slice();
     if (slice && (a.in[i].shape.rank() == 0 || a.in[i].shape[0] != layout.length))
       fail(ErrorKind::shape, "[scan] expected xs [{}, ..], got {}", layout.length, a.in[i].shape);
-    const Type &expected = body.nodes[body.inputs[i].node].types[0], got = slice ? without_axis0(a.in[i]) : a.in[i];
+    const Type &expected = body.nodes[body.inputs[i].node].types[0], got = slice ? slice_type(a.in[i]) : a.in[i];
     if (!(expected == got))
       fail(ErrorKind::shape, "[scan] input {} of the body is {}, got {}", i, expected.str(), got.str());
   }
@@ -47,7 +37,7 @@ std::vector<Type> infer_scan(const InferArgs& a) {
     if (k < layout.carries && !(t == a.in[layout.invariants + k]))
       fail(t.dtype != a.in[layout.invariants + k].dtype ? ErrorKind::dtype : ErrorKind::shape,
            "[scan] carry {} must keep its type: expected {}, got {}", k, a.in[layout.invariants + k].str(), t.str());
-    out.push_back(k < layout.carries ? t : with_axis0(layout.length, t));
+    out.push_back(k < layout.carries ? t : stack_type(layout.length, t));
   }
   return out;
 }
@@ -61,7 +51,7 @@ void reference_scan(const KernelArgs& k) {
   for (std::int64_t i = 0; i < layout.length; ++i) {
     for (std::size_t j = layout.first_slice(); j < k.in.size(); ++j)
       in[j] = static_cast<const std::byte*>(k.in[j].data) +
-              static_cast<std::size_t>(layout.at(i)) * without_axis0(k.in[j].type).bytes();
+              static_cast<std::size_t>(layout.at(i)) * slice_type(k.in[j].type).bytes();
     std::vector<Buffer> out = interpret(body, in);
     for (std::size_t j = layout.carries; j < out.size(); ++j)
       if (out[j].bytes() != 0)
@@ -132,7 +122,7 @@ struct Loop {
     detail::Region region;
     std::vector<Tensor> arguments, roots;
     for (const Tensor& c : init) arguments.push_back(region.placeholder(c.type()));
-    for (const Tensor& x : xs) arguments.push_back(region.placeholder(ir::without_axis0(x.type())));
+    for (const Tensor& x : xs) arguments.push_back(region.placeholder(ir::slice_type(x.type())));
     if (indexed) region.index = arguments.back();
     const std::span<const Tensor> all(arguments);
     Scanned step = body(all.first(init.size()), all.subspan(init.size(), xs.size() - (indexed ? 1 : 0)));

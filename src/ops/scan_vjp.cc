@@ -24,20 +24,6 @@ ir::Attrs scan_attrs(std::shared_ptr<const ir::Opaque> body, std::int64_t length
           {"checkpoint", checkpoint}};
 }
 
-double graph_flops(const ir::Graph& g) {
-  double sum = 0;
-  for (const ir::Node& n : g.nodes) {
-    const ir::OpDef& def = ir::op_def(n.op);
-    std::vector<Type> in;
-    for (ir::Value v : n.inputs) in.push_back(g.type(v));
-    if (def.flops != nullptr)
-      sum += def.flops(in, n.types, n.attrs);
-    else if (def.cls == OpClass::elementwise)
-      sum += static_cast<double>(n.types[0].shape.numel());
-  }
-  return sum;
-}
-
 namespace {
 
 using detail::Bound;
@@ -56,14 +42,13 @@ struct TensorSame {
 };
 using TensorSet = std::unordered_set<Tensor, TensorHash, TensorSame>;
 
-Type slice_type(const Tensor& x) { return {x.dtype(), Shape(x.shape().dims().subspan(1))}; }
-
 class ScanVjp {
  public:
   explicit ScanVjp(const VjpArgs& v) : v_(v), layout_(v.attrs), checkpoint_(v.attrs.flag("checkpoint")) {
     for (std::size_t i = 0; i < v.in.size(); ++i) {
       const bool invariant = i < layout_.invariants, slice = i >= layout_.first_slice();
-      const Tensor p = (invariant ? constant_ : step_).placeholder(slice ? slice_type(v.in[i]) : v.in[i].type());
+      const Tensor p =
+          (invariant ? constant_ : step_).placeholder(slice ? ir::slice_type(v.in[i].type()) : v.in[i].type());
       inputs_.push_back(p);
       if (invariant) bound_.push_back({p, v.in[i]});
     }

@@ -12,9 +12,6 @@ namespace bp::ops {
 ir::Attrs scan_attrs(std::shared_ptr<const ir::Opaque> body, std::int64_t length, std::size_t invariants,
                      std::size_t carries, bool reverse, bool checkpoint);
 
-// The sum of the flops of a graph's nodes.
-double graph_flops(const ir::Graph& g);
-
 std::vector<Tensor> vjp_scan(const ir::VjpArgs& v);
 
 }  // namespace bp::ops

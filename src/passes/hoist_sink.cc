@@ -22,12 +22,6 @@ using ir::ScanLayout;
 using ir::Value;
 
 Attrs reshape_to(const Shape& s) { return {{"shape", ir::to_ints(s)}}; }
-Shape with_axis0(std::int64_t n, const Shape& s) {
-  Shape out{n};
-  for (auto d : s) out.push_back(d);
-  return out;
-}
-
 // The stack over all iterations of a value of the body: an operand of the scan, or one of its outputs.
 struct Stack {
   bool slice = true;
@@ -131,7 +125,7 @@ class ScanRewriter {
     const std::optional<Value> x = stacked_slice(n.inputs[0]);
     if (!x) return std::nullopt;
     if (n.op == OpId::cast) return add(OpId::cast, {*x}, n.attrs, n);
-    return add(OpId::reshape, {*x}, reshape_to(with_axis0(layout_.length, n.types[0].shape)), n);
+    return add(OpId::reshape, {*x}, reshape_to(ir::stack_type(layout_.length, n.types[0]).shape), n);
   }
 
   static bool is_plain_product(const Node& n, const Graph& g) {
@@ -267,7 +261,7 @@ class ScanRewriter {
   // ---- putting it together
   std::vector<Value> finish() {
     std::vector<std::size_t> new_output(body_.outputs.size(), 0);
-    Graph body = std::move(body_);
+    Graph body = std::move(body_);  // simplify drops the inputs that it lists no more
     std::vector<ir::Output> outputs;
     std::vector<ir::Input> inputs;
     std::vector<Value> operands;
@@ -303,7 +297,7 @@ class ScanRewriter {
     body.inputs = std::move(inputs);
     Node n = node_;
     n.inputs = std::move(operands);
-    n.attrs.set("body", ir::make_body(simplify(drop_inputs(std::move(body)))));
+    n.attrs.set("body", ir::make_body(simplify(body)));
     n.attrs.set("invariants", static_cast<std::int64_t>(invariants));
     n.attrs.set("carries", static_cast<std::int64_t>(carries));
     std::vector<Type> in;
@@ -320,25 +314,6 @@ class ScanRewriter {
       if (live[i])
         for (Value v : g.nodes[i].inputs) live[v.node] = true;
     return live;
-  }
-
-  // Input nodes that are no inputs of the graph any more, and what only they fed.
-  static Graph drop_inputs(Graph g) {
-    std::vector<bool> live = live_nodes(g);
-    for (const ir::Input& in : g.inputs) live[in.node] = true;
-    Graph out;
-    std::vector<NodeId> at(g.nodes.size(), 0);
-    for (NodeId i = 0; i < g.nodes.size(); ++i) {
-      if (!live[i]) continue;
-      Node n = std::move(g.nodes[i]);
-      for (Value& v : n.inputs) v.node = at[v.node];
-      at[i] = out.add(std::move(n));
-    }
-    out.inputs = std::move(g.inputs);
-    for (ir::Input& in : out.inputs) in.node = at[in.node];
-    out.outputs = std::move(g.outputs);
-    for (ir::Output& o : out.outputs) o.value.node = at[o.value.node];
-    return out;
   }
 
   std::vector<Value> results(NodeId scan, const std::vector<std::size_t>& new_output) {

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "cpu/lower/lowering.h"
+#include "ir/flops.h"
 
 namespace bp::cpu {
 
@@ -108,13 +109,7 @@ StepInfo Lowering::info_of(ir::NodeId n) const {
   info.name = ir::name_of(node.op);
   info.scope = node.scope;
   info.backward = node.backward;
-  std::vector<Type> in;
-  for (ir::Value v : node.inputs) in.push_back(graph_.type(v));
-  const ir::OpDef& def = ir::op_def(node.op);
-  if (def.flops != nullptr)
-    info.flops = def.flops(in, node.types, node.attrs);
-  else if (def.cls == ir::OpClass::elementwise)
-    info.flops = static_cast<double>(node.types[0].shape.numel());
+  info.flops = ir::node_flops(graph_, node);
   return info;
 }
 
