@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <queue>
 #include <set>
+#include <unordered_map>
+#include <unordered_set>
 
 #include "passes/epilogue.h"
 #include "passes/loop_space.h"
@@ -23,11 +25,16 @@ constexpr std::size_t kMaxVisits = 4000;  // of a search for cycles; a longer se
 
 class Fuser {
  public:
-  explicit Fuser(const Graph& g) : g_(g), group_of_(g.nodes.size(), kNoGroup) {}
+  Fuser(const Graph& g, std::span<const NodeId> tied) : g_(g), group_of_(g.nodes.size(), kNoGroup) {
+    for (NodeId i = 0; i < tied.size(); ++i)
+      if (tied[i] != kNoTie) tied_to_[tied[i]].push_back(i), is_tied_.insert(i);
+  }
 
   Partition run() {
     take_products();
-    for (NodeId i = 0; i < g_.nodes.size(); ++i) visit(i);
+    for (NodeId i = 0; i < g_.nodes.size(); ++i)
+      if (!is_tied_.contains(i)) visit(i);
+    for (NodeId i : std::set<NodeId>(is_tied_.begin(), is_tied_.end())) visit(i);  // whose user joined a product
     find_memory();
     place_transparent();
     return ordered();
@@ -60,17 +67,34 @@ class Fuser {
 
   void visit(NodeId i) {
     if (g_.nodes[i].op == OpId::input || is_transparent(g_, i) || group_of_[i] != kNoGroup) return;
-    const Group::Kind kind = is_loop_op(g_, i) ? kind_of(i) : Group::Kind::single;
-    add_group(kind, {i});
+    std::vector<NodeId> nodes = with_tied(i);
+    const Group::Kind kind = nodes.size() > 1    ? Group::Kind::loop
+                             : is_loop_op(g_, i) ? kind_of(i)
+                                                 : Group::Kind::single;
+    add_group(kind, nodes);
     if (kind != Group::Kind::loop) return;
     std::vector<std::uint32_t> candidates;
-    for (Value v : g_.nodes[i].inputs)
-      if (const std::uint32_t k = producer(v); k != kNoGroup && is_loop(k)) candidates.push_back(k);
+    for (NodeId n : nodes)
+      for (Value v : g_.nodes[n].inputs)
+        if (const std::uint32_t k = producer(v); k != kNoGroup && is_loop(k) && k != group_of_[i])
+          candidates.push_back(k);
     // The latest first: it has the most between itself and the others to pull in.
     std::sort(candidates.begin(), candidates.end(),
               [&](std::uint32_t a, std::uint32_t b) { return groups_[a].back() > groups_[b].back(); });
     for (std::uint32_t k : candidates)
       if (!groups_[k].empty() && k != group_of_[i]) merge(k, group_of_[i]);
+  }
+
+  // A node with those that are tied to it, where they share a space; they stand alone otherwise.
+  std::vector<NodeId> with_tied(NodeId i) {
+    const auto found = tied_to_.find(i);
+    if (found == tied_to_.end()) return {i};
+    std::vector<NodeId> nodes = found->second;  // they come before their user
+    nodes.push_back(i);
+    if (loop_space(g_, nodes)) return nodes;
+    for (NodeId n : found->second) is_tied_.erase(n);
+    for (NodeId n : found->second) visit(n);
+    return {i};
   }
 
   // Moves group b into a when both fit one loop.
@@ -216,6 +240,8 @@ class Fuser {
   }
 
   const Graph& g_;
+  std::unordered_map<NodeId, std::vector<NodeId>> tied_to_;  // by user
+  std::unordered_set<NodeId> is_tied_;
   std::vector<std::uint32_t> group_of_;      // by node
   std::vector<std::vector<NodeId>> groups_;  // members in topological order; empty once merged away
   std::vector<Group::Kind> kinds_;           // by group
@@ -226,6 +252,6 @@ class Fuser {
 
 }  // namespace
 
-Partition fuse(const ir::Graph& g) { return Fuser(g).run(); }
+Partition fuse(const ir::Graph& g, std::span<const NodeId> tied) { return Fuser(g, tied).run(); }
 
 }  // namespace bp::passes

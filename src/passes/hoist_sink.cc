@@ -307,15 +307,6 @@ class ScanRewriter {
     return results(scan, new_output);
   }
 
-  static std::vector<bool> live_nodes(const Graph& g) {
-    std::vector<bool> live(g.nodes.size(), false);
-    for (const ir::Output& o : g.outputs) live[o.value.node] = true;
-    for (NodeId i = static_cast<NodeId>(g.nodes.size()); i-- > 0;)
-      if (live[i])
-        for (Value v : g.nodes[i].inputs) live[v.node] = true;
-    return live;
-  }
-
   std::vector<Value> results(NodeId scan, const std::vector<std::size_t>& new_output) {
     const auto output = [&](std::size_t k) { return Value{scan, static_cast<std::uint32_t>(new_output[k])}; };
     const auto stack = [&](const Stack& s) { return s.slice ? slices_[s.index] : output(s.index); };

@@ -28,7 +28,7 @@ std::string text_of(const ir::Graph& g, const Partition& p) {
 class Pipeline {
  public:
   explicit Pipeline(const PipelineOptions& options) : options_(options) {
-    static const std::vector<std::string> kKnown{"simplify", "scan", "fuse", "schedule"};
+    static const std::vector<std::string> kKnown{"simplify", "scan", "fuse", "recompute", "schedule"};
     for (const std::string& name : options.disable)
       if (std::find(kKnown.begin(), kKnown.end(), name) == kKnown.end())
         fail(ErrorKind::config, "[compile] there is no pass \"{}\": the passes are {}", name, fmt::join(kKnown, ", "));
@@ -87,6 +87,12 @@ Optimised run_pipeline(ir::Graph g, const PipelineOptions& options) {
   pipeline.pass(state, "fuse", [&] {
     state.graph = split_transparent(state.graph);
     state.partition = fuse(state.graph);
+  });
+  pipeline.pass(state, "recompute", [&] {
+    Recomputed r = recompute(state.graph, state.partition, options.recompute_bytes);
+    if (r.tied.empty()) return;
+    state.graph = std::move(r.graph);
+    state.partition = fuse(state.graph, r.tied);
   });
   pipeline.pass(state, "schedule", [&] { schedule(state.graph, state.partition); });
   return state;

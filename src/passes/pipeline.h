@@ -1,6 +1,7 @@
 // The pipeline: the passes in their order, each timed, verified after, and able to be switched off by name.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -10,8 +11,9 @@
 namespace bp::passes {
 
 struct PipelineOptions {
-  std::vector<std::string> disable;  // "simplify", "scan", "fuse", "schedule"
-  bool keep_text = false;            // records the graph after each pass for explain()
+  std::vector<std::string> disable;          // "simplify", "scan", "fuse", "recompute", "schedule"
+  std::size_t recompute_bytes = 128 * 1024;  // smaller values stay in cache: no loop computes them again
+  bool keep_text = false;                    // records the graph after each pass for explain()
 };
 
 struct PassRecord {
@@ -32,8 +34,24 @@ Optimised run_pipeline(ir::Graph g, const PipelineOptions& options);
 // The passes, one a file.
 ir::Graph simplify(const ir::Graph& g);  // folds constants, merges equal nodes, drops dead ones, cancels inverse pairs
 ir::Graph split_transparent(const ir::Graph& g);  // a loop's own broadcasts and fills; part of fuse
-Partition fuse(const ir::Graph& g);               // groups nodes that are computed together
+// Groups nodes that are computed together. `tied` (by node; kNoTie: free): a node that shares the group of its one
+// user.
+inline constexpr ir::NodeId kNoTie = ~0u;
+Partition fuse(const ir::Graph& g, std::span<const ir::NodeId> tied = {});
+// Values that loops wrote for other loops, and that those compute again from what they read anyway. An empty `tied`:
+// there are none and `graph` is empty.
+struct Recomputed {
+  ir::Graph graph;
+  std::vector<ir::NodeId> tied;  // for fuse
+};
+Recomputed recompute(const ir::Graph& g, const Partition& p, std::size_t worth_bytes);
 void schedule(const ir::Graph& g,
               Partition& p);  // orders groups: states are overwritten after their last reader, memory is freed early
+
+// By node: whether an output needs it.
+std::vector<bool> live_nodes(const ir::Graph& g);
+// The graph of the live nodes and all inputs (their order is the caller's). `moved`: new ids by old ones, or kDropped.
+inline constexpr ir::NodeId kDropped = ~0u;
+ir::Graph drop_dead(const ir::Graph& g, std::vector<ir::NodeId>* moved = nullptr);
 
 }  // namespace bp::passes

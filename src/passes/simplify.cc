@@ -1,6 +1,7 @@
 // One walk that rebuilds the graph: folds uniform constants, cancels inverse pairs, merges equal nodes; then drops the
-// dead ones. Rules keep results bit for bit, except that x + 0 turns -0 into -0 where adding would give +0, and that
-// the sum of a max pool's gradient adds the same numbers in another order.
+// dead ones. Rules keep results bit for bit, except that x + 0 turns -0 into -0 where adding would give +0, that the
+// sum of a max pool's gradient adds the same numbers in another order, and that factors leave sums (one rounding for
+// many).
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -185,7 +186,14 @@ class Simplifier {
     const Value x = n.inputs[0];
     if (out_.type(x).shape.numel() == n.types[0].shape.numel()) return as_reshape(n);
     if (is(x, OpId::broadcast)) return emit(OpId::broadcast, {node(x).inputs[0]}, n.attrs, n);
+    // Broadcasting adds leading dimensions itself.
+    if (is(x, OpId::reshape) && without_leading_ones(out_.type(x).shape) == out_.type(node(x).inputs[0]).shape)
+      return emit(OpId::broadcast, {node(x).inputs[0]}, n.attrs, n);
     return std::nullopt;
+  }
+  static Shape without_leading_ones(const Shape& s) {
+    const auto first = std::find_if(s.begin(), s.end(), [](std::int64_t d) { return d != 1; });
+    return Shape(std::span(first, s.end()));
   }
 
   // A cast to a wider type and back is nothing.
@@ -216,9 +224,61 @@ class Simplifier {
     if (axes.empty()) return x;
     if (n.op == OpId::reduce_sum && is(x, OpId::max_pool_grad) && keeps_only_channels(axes, out_.type(x).shape))
       return emit(OpId::reduce_sum, {node(x).inputs[0]}, n.attrs, n);  // every element of dy went to one of dx
+    if (n.op == OpId::reduce_sum && is_float(n.types[0].dtype)) {
+      if (is(x, OpId::neg)) return emit(OpId::neg, {emit(OpId::reduce_sum, node(x).inputs, n.attrs, n)}, {}, n);
+      if (is(x, OpId::mul)) {
+        const Value a = node(x).inputs[0], b = node(x).inputs[1];
+        if (const auto factor = constant_along(b, axes, n)) return scaled_sum(a, *factor, n);
+        if (const auto factor = constant_along(a, axes, n)) return scaled_sum(b, *factor, n);
+      }
+      if (is_scaled(x, axes) && (is(x, OpId::add) || is(x, OpId::sub))) {
+        const Value a = node(x).inputs[0], b = node(x).inputs[1];
+        const OpId op = node(x).op;
+        const Value left = emit(OpId::reduce_sum, {a}, n.attrs, n), right = emit(OpId::reduce_sum, {b}, n.attrs, n);
+        return emit(op, {left, right}, {}, n);
+      }
+    }
     const bool trivial =
         std::all_of(axes.begin(), axes.end(), [&](auto a) { return out_.type(x).shape[static_cast<int>(a)] == 1; });
     return trivial ? as_reshape(n) : std::nullopt;
+  }
+
+  // The sizes of v's operand along the axes that a sum over `axes` keeps, when v does not vary along the others.
+  std::optional<Ints> kept_of(Value v, const Ints& axes) const {
+    if (uniform(v)) return Ints{};
+    if (!is(v, OpId::broadcast)) return std::nullopt;
+    const Shape &in = out_.type(node(v).inputs[0]).shape, &all = out_.type(v).shape;
+    Ints kept;
+    for (int axis = 0; axis < all.rank(); ++axis) {
+      const int from = axis - (all.rank() - in.rank());
+      const std::int64_t size = from < 0 ? 1 : in[from];
+      if (std::find(axes.begin(), axes.end(), axis) == axes.end())
+        kept.push_back(size);
+      else if (size != 1)
+        return std::nullopt;
+    }
+    return kept;
+  }
+  // What v is for the result of a sum over `axes`, when it does not vary along them.
+  std::optional<Value> constant_along(Value v, const Ints& axes, const Node& sum) {
+    if (const std::optional<double> u = uniform(v)) return emit_full(*u, sum.types[0], sum);
+    const std::optional<Ints> kept = kept_of(v, axes);
+    if (!kept) return std::nullopt;
+    const Value factor = emit(OpId::reshape, {node(v).inputs[0]}, {{"shape", *kept}}, sum);
+    return emit(OpId::broadcast, {factor}, {{"shape", ir::to_ints(sum.types[0].shape)}}, sum);
+  }
+  // Whether every term of v has a factor (or a sign) that leaves a sum over `axes`.
+  bool is_scaled(Value v, const Ints& axes, int depth = 4) const {
+    const Node& n = node(v);
+    if (depth == 0) return false;
+    if (n.op == OpId::neg) return true;
+    if (n.op == OpId::mul) return kept_of(n.inputs[0], axes) || kept_of(n.inputs[1], axes);
+    if (n.op != OpId::add && n.op != OpId::sub) return false;
+    return is_scaled(n.inputs[0], axes, depth - 1) && is_scaled(n.inputs[1], axes, depth - 1);
+  }
+  // A factor leaves the sum: what remains is often wanted already, and there is less to multiply.
+  Value scaled_sum(Value x, Value factor, const Node& sum) {
+    return emit(OpId::mul, {emit(OpId::reduce_sum, {x}, sum.attrs, sum), factor}, {}, sum);
   }
 
   // A transposed operand of a product is a flag.
@@ -311,6 +371,7 @@ class Simplifier {
         if (is_uniform(a, 0)) return b;
         if (is(b, OpId::neg)) return emit(OpId::sub, {a, node(b).inputs[0]}, {}, n);
         if (is(a, OpId::neg)) return emit(OpId::sub, {b, node(a).inputs[0]}, {}, n);
+        if (a == b && is_float(n.types[0].dtype)) return emit(OpId::mul, {a, emit_full(2, n.types[0], n)}, {}, n);
         return rewrite_adjacent_pads(n);
       case OpId::sub:
         if (is_uniform(b, 0)) return a;
@@ -321,10 +382,10 @@ class Simplifier {
         if (is_uniform(a, 1)) return b;
         if (is_uniform(b, -1) && is_float(n.types[0].dtype)) return emit(OpId::neg, {a}, {}, n);
         if (is_uniform(a, -1) && is_float(n.types[0].dtype)) return emit(OpId::neg, {b}, {}, n);
-        break;
+        return rewrite_scaled_sum(n);
       case OpId::div:
         if (is_uniform(b, 1)) return a;
-        break;
+        return rewrite_scaled_sum(n);
       case OpId::pow:
         if (is_uniform(b, 1)) return a;
         if (is_uniform(b, 2)) return emit(OpId::mul, {a, a}, {}, n);
@@ -342,34 +403,21 @@ class Simplifier {
     return std::nullopt;
   }
 
+  // A sum that keeps its dimensions and the same one that does not meet when both are scaled before they are reshaped.
+  std::optional<Value> rewrite_scaled_sum(const Node& n) {
+    const Value x = n.inputs[0];
+    const std::optional<double> scale = uniform(n.inputs[1]);
+    if (!scale || !is(x, OpId::reshape) || !is(node(x).inputs[0], OpId::reduce_sum)) return std::nullopt;
+    const Value sum = node(x).inputs[0];
+    const Value scaled = emit(n.op, {sum, emit_full(*scale, out_.type(sum), n)}, {}, n);
+    return emit(OpId::reshape, {scaled}, {{"shape", ir::to_ints(n.types[0].shape)}}, n);
+  }
+
   const Graph& g_;
   Graph out_;
   std::vector<std::vector<Value>> map_;
   std::unordered_multimap<std::size_t, NodeId> seen_;
 };
-
-// Keeps every input (their order is the caller's) and what the outputs need.
-Graph drop_dead(const Graph& g) {
-  std::vector<bool> live(g.nodes.size(), false);
-  for (const ir::Input& in : g.inputs) live[in.node] = true;
-  for (const ir::Output& o : g.outputs) live[o.value.node] = true;
-  for (NodeId i = static_cast<NodeId>(g.nodes.size()); i-- > 0;)
-    if (live[i])
-      for (Value v : g.nodes[i].inputs) live[v.node] = true;
-  Graph out;
-  std::vector<NodeId> at(g.nodes.size(), 0);
-  for (NodeId i = 0; i < g.nodes.size(); ++i) {
-    if (!live[i]) continue;
-    Node n = g.nodes[i];
-    for (Value& v : n.inputs) v.node = at[v.node];
-    at[i] = out.add(std::move(n));
-  }
-  out.inputs = g.inputs;
-  for (ir::Input& in : out.inputs) in.node = at[in.node];
-  out.outputs = g.outputs;
-  for (ir::Output& o : out.outputs) o.value.node = at[o.value.node];
-  return out;
-}
 
 }  // namespace
 

@@ -38,7 +38,7 @@ Fused check(const std::vector<Tensor>& ys, double tolerance, int threads = 1) {
   std::vector<const void*> inputs;
   for (const ir::Input& i : c.graph.inputs) inputs.push_back(i.constant.data());
   const std::vector<Buffer> want = ops::interpret(c.graph, inputs);
-  Fused f{passes::run_pipeline(c.graph, {.disable = {}, .keep_text = true})};
+  Fused f{passes::run_pipeline(c.graph, {.disable = {}, .recompute_bytes = 0, .keep_text = true})};
   f.optimised.graph.verify();
   passes::verify(f.optimised.graph, f.optimised.partition);
   for (const passes::Group& g : f.optimised.partition.groups) f.loops += g.kind == passes::Group::Kind::loop;
@@ -178,6 +178,53 @@ TEST(Fuse, StatesAreOverwrittenInPlace) {
       ASSERT_NEAR(seen[0][i][k], seen[1][i][k], 1e-4 * (1 + std::fabs(seen[1][i][k]))) << i << " " << k;
 }
 
+// Bytes that the loops of a fused graph write.
+std::int64_t written(const passes::Optimised& o) {
+  std::int64_t bytes = 0;
+  const auto results = passes::all_group_results(o.graph, o.partition);
+  for (std::size_t k = 0; k < results.size(); ++k)
+    if (o.partition.groups[k].kind == passes::Group::Kind::loop)
+      for (const ir::Value v : results[k]) bytes += static_cast<std::int64_t>(o.graph.type(v).bytes());
+  return bytes;
+}
+std::int64_t written(const std::vector<Tensor>& ys, std::vector<std::string> disable) {
+  const detail::Captured c = detail::capture(ys, {}, {}, 0);
+  return written(passes::run_pipeline(c.graph, {.disable = std::move(disable), .recompute_bytes = 0}));
+}
+
+TEST(Recompute, TheGradientOfGeluNeedsItsInputOnly) {
+  const Shape shape{64, 96};
+  const std::int64_t bytes = shape.numel() * 4;
+  const Tensor x = random_tensor(shape, f32, 1), w = random_tensor({96, 96}, f32, 2);
+  const Tensor up = matmul(x, w), y = matmul(gelu_tanh(up), w);
+  const std::vector<Tensor> ys{grad(mean(y * y), x)};
+  check(ys, 1e-4);
+  EXPECT_LT(written(ys, {}), 3 * bytes + 64);  // gelu(up), the gradients by y and by up
+  EXPECT_GE(written(ys, {"recompute"}), 5 * bytes);
+}
+
+TEST(Recompute, BatchNormWithReluKeepsNoMask) {
+  const Shape shape{512, 16};
+  const std::int64_t bytes = shape.numel() * 4;
+  const Tensor x = random_tensor(shape, f32, 1), w = random_tensor({16, 16}, f32, 2),
+               gain = random_tensor({16}, f32, 3);
+  const Tensor h = matmul(x, w), centred = h - mean(h, {0});
+  const Tensor y = matmul(relu(centred * (rsqrt(mean(centred * centred, {0}) + 1e-5) * gain)), w);
+  const std::vector<Tensor> ys{grad(mean(y * y), x)};
+  check(ys, 1e-3);
+  EXPECT_LT(written(ys, {}), 3 * bytes + 1024);  // the rectified values, the gradients by y and h; numbers a channel
+  EXPECT_GT(written(ys, {"recompute"}), 4 * bytes);
+}
+
+TEST(Recompute, ReadsNoMoreThanItSaves) {
+  // The sum of two products would have to be read as two.
+  const Tensor a = random_tensor({64, 64}, f32, 1), b = random_tensor({64, 64}, f32, 2);
+  const Tensor s = cumsum(a, 0) + cumsum(b, 0);
+  const std::vector<Tensor> ys{cumsum(exp(s), 0) * s};
+  check(ys, 1e-3);
+  EXPECT_EQ(written(ys, {}), written(ys, {"recompute"}));
+}
+
 // Random graphs over a few shapes that broadcast against each other.
 TEST(Fuse, RandomGraphs) {
   for (std::uint64_t seed = 0; seed < 120; ++seed) {
@@ -193,7 +240,7 @@ TEST(Fuse, RandomGraphs) {
     for (int i = 0; i < length; ++i) {
       Tensor y;
       const Tensor x = any();
-      switch (rng.below(12)) {
+      switch (rng.below(13)) {
         case 0: y = exp(tame(x)); break;
         case 1: y = tanh(x); break;
         case 2: y = sigmoid(x) * 2.0 - 1.0; break;
@@ -218,6 +265,7 @@ TEST(Fuse, RandomGraphs) {
           y = rng.below(2) ? mean(x) : mean(x, x.shape().rank() > 1 ? Axes{0, x.shape().rank() - 1} : Axes{}, true);
           break;
         case 10: y = reshape(x, {-1}); break;
+        case 11: y = x.rank() == 0 ? x * 0.5 : cumsum(x, 0) * 0.25; break;  // no loop: what it reads is stored
         default:
           if (x.shape().numel() != base.numel()) continue;
           y = x.shape() == base ? softmax(x) : reshape(x, base);

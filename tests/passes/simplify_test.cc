@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <vector>
 
 #include "bp/ops.h"
 #include "ops/interpret.h"
@@ -23,7 +24,9 @@ template <class F> Traced simplified(F f, const Tensor& x) {
   t.before = detail::capture(std::span(&out, 1), std::span(&in, 1), {}, 0).graph;
   t.after = passes::simplify(t.before);
   t.after.verify();
-  const void* data[] = {x.buffer().data()};
+  std::vector<const void*> data;
+  for (const ir::Input& i : t.before.inputs)
+    data.push_back(i.kind == ir::InputKind::constant ? i.constant.data() : x.buffer().data());
   const Buffer a = ops::interpret(t.before, data)[0], b = ops::interpret(t.after, data)[0];
   EXPECT_EQ(a.bytes(), b.bytes());
   EXPECT_EQ(std::memcmp(a.data(), b.data(), a.bytes()), 0);
@@ -65,6 +68,28 @@ TEST(Simplify, KeepsCastsThatLose) {
   EXPECT_EQ(count(t.after, ir::OpId::cast), 2u);
   const Traced wide = simplified([](const Tensor& x) { return cast(cast(x, f64), f32); }, kX);
   EXPECT_EQ(count(wide.after, ir::OpId::cast), 0u);
+}
+
+// Not bit for bit: one rounding where there were many.
+TEST(Simplify, FactorsLeaveSums) {
+  const Tensor rows = Tensor::from<float>({2, -3}, {2, 1}), columns = Tensor::from<float>({1, 2, 4}, {3});
+  const auto products_over_all = [](const ir::Graph& g) {
+    std::size_t n = 0;
+    for (const ir::Node& node : g.nodes) n += node.op == ir::OpId::mul && node.types[0].shape == Shape{2, 3};
+    return n;
+  };
+  // These inputs and their products are small integers: exact in any order.
+  EXPECT_EQ(products_over_all(simplified([&](const Tensor& x) { return sum(x * columns, {0}); }, kX).after), 0u);
+  EXPECT_EQ(products_over_all(simplified([&](const Tensor& x) { return sum(rows * x, {1}); }, kX).after), 0u);
+  EXPECT_EQ(products_over_all(simplified([&](const Tensor& x) { return sum(-(x * 2.0), {0, 1}); }, kX).after), 0u);
+  EXPECT_EQ(products_over_all(simplified([&](const Tensor& x) { return sum(x * columns, {1}); }, kX).after), 1u);
+  EXPECT_EQ(products_over_all(simplified([&](const Tensor& x) { return sum(x * rows, {0, 1}); }, kX).after), 1u);
+}
+
+TEST(Simplify, AMeanIsComputedOnce) {
+  const Traced t = simplified([](const Tensor& x) { return (x - mean(x, {0})) * (x - mean(x, {0}, true)); }, kX);
+  EXPECT_EQ(count(t.after, ir::OpId::reduce_sum), 1u);
+  EXPECT_EQ(count(t.after, ir::OpId::sub), 1u);
 }
 
 TEST(Simplify, DropsWhatNobodyNeeds) {

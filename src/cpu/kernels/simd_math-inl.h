@@ -79,7 +79,29 @@ template <class D, class V> HWY_INLINE V cos_v(D d, V x) {
   return each_lane(d, x, [](auto v) { return std::cos(v); });
 }
 
-template <class D, class V> HWY_INLINE V tanh_v(D d, V x) { return hn::Tanh(d, x); }
+// f32: 1 - 2 / (exp(2|x|) + 1), which loses digits near 0: x + x^3 p(x^2) there (S. Moshier's Cephes). At 10 it is 1,
+// so that no exponent leaves its range.
+template <class D, class V> HWY_INLINE V tanh_v(D d, V x) {
+  if constexpr (sizeof(hn::TFromD<D>) == 8) {
+    return hn::Tanh(d, x);
+  } else {
+    const hn::RebindToSigned<D> di;
+    const V y = hn::Mul(min_or_second(constant(d, 10.0), hn::Abs(x)), constant(d, 2.0));
+    hn::impl::ExpImpl<float> impl;
+    const auto q = impl.ToInt32(d, hn::MulAdd(y, constant(d, 1.442695040888963407359924681), constant(d, 0.5)));
+    const V power = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::BitCast(di, q), hn::Set(di, 127))));
+    const V grown = hn::MulAdd(impl.ExpPoly(d, impl.ExpReduce(d, y, q)), power, power);  // exp(2|x|)
+    const V large =
+        hn::NegMulAdd(constant(d, 2.0), hn::Div(constant(d, 1.0), hn::Add(grown, constant(d, 1.0))), constant(d, 1.0));
+    const V z = hn::Mul(x, x);
+    V p = hn::MulAdd(constant(d, -5.70498872745e-3), z, constant(d, 2.06390887954e-2));
+    p = hn::MulAdd(p, z, constant(d, -5.37397155531e-2));
+    p = hn::MulAdd(p, z, constant(d, 1.33314422036e-1));
+    p = hn::MulAdd(p, z, constant(d, -3.33332819422e-1));
+    const V small = hn::MulAdd(hn::Mul(p, z), x, x);
+    return hn::IfThenElse(hn::Lt(hn::Abs(x), constant(d, 0.625)), small, hn::CopySign(large, x));
+  }
+}
 
 // Never overflows: e = exp(-|x|) is at most 1.
 template <class D, class V> HWY_INLINE V sigmoid_v(D d, V x) {
