@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "cpu/dnnl/conv.h"
 #include "cpu/dnnl/matmul.h"
+#include "cpu/kernels/conv_direct.h"
 #include "cpu/kernels/im2col.h"
 #include "cpu/kernels/matmul.h"
 #include "cpu/kernels/share.h"
@@ -144,9 +145,10 @@ class DnnlConvKernel final : public Kernel {
   Arguments at_;
 };
 
-class Im2colKernel final : public Kernel {
+// Our own convolutions: DirectConv, Im2colConv.
+template <class Conv> class OwnConvKernel final : public Kernel {
  public:
-  Im2colKernel(const ConvSpec& spec, ConvKind kind, Arguments arguments) : conv_(spec, kind), at_(arguments) {}
+  OwnConvKernel(const ConvSpec& spec, ConvKind kind, Arguments arguments) : conv_(spec, kind), at_(arguments) {}
   void run(void* const* args, void* workspace, int threads) const override {
     conv_.run(args[0], args[1], at_.bias ? args[at_.bias_at()] : nullptr,
               at_.residual ? args[at_.residual_at()] : nullptr, args[at_.out_at()], workspace, threads);
@@ -155,7 +157,7 @@ class Im2colKernel final : public Kernel {
   int preferred_threads() const override { return conv_.preferred_threads(); }
 
  private:
-  Im2colConv conv_;
+  Conv conv_;
   Arguments at_;
 };
 
@@ -410,12 +412,19 @@ bool lower_conv(Lowering& l, const ProductChain& c, const Operands& o, ConvKind 
   StepInfo info = l.info_of(c.product);
   info.name +=
       fmt::format(" {} -> {}, {} taps{}", s->in_channels, s->out_channels, s->kernel_positions(), epilogue_name(c));
-  if (dnnl_supports(s->dtype)) {
+  const bool dnnl = dnnl_supports(s->dtype);
+  if (dnnl ? DirectConv::beats_dnnl(*s, kind) : DirectConv::supports(*s, kind)) {
+    l.emit(std::make_unique<OwnConvKernel<DirectConv>>(*s, kind, arguments_of(c)), reads_of(l, c, o), {o.out},
+           std::move(info));
+    return true;
+  }
+  if (dnnl) {
     lower_dnnl_conv(l, c, o, *s, kind, std::move(info));
     return true;
   }
   if (c.has_residual && c.activation != OpId::input) return false;
-  l.emit(std::make_unique<Im2colKernel>(*s, kind, arguments_of(c)), reads_of(l, c, o), {o.out}, std::move(info));
+  l.emit(std::make_unique<OwnConvKernel<Im2colConv>>(*s, kind, arguments_of(c)), reads_of(l, c, o), {o.out},
+         std::move(info));
   return true;
 }
 
