@@ -118,14 +118,17 @@ TEST(DnnlMatmul, PackingFollowsStrideAndReuse) {
   if (!detail::has_avx2() || detail::has_avx512()) GTEST_SKIP() << "the plans of AVX2";
   DnnlMatmulSpec reused = dense_matmul({}, 32, 1024, 256);
   reused.runs_per_pack = 64;
-  const DnnlMatmul few(dense_matmul({}, 64, 512, 784), 1), many(dense_matmul({}, 512, 512, 784), 1);
+  const DnnlMatmul few(dense_matmul({}, 64, 512, 784), 1), some(dense_matmul({}, 192, 512, 784), 1);
+  const DnnlMatmul many(dense_matmul({}, 512, 528, 784), 1), columns(dense_matmul({}, 512, 512, 784, true), 1);
   const DnnlMatmul harmless(dense_matmul({}, 64, 528, 784), 1);
   EXPECT_EQ(DnnlMatmul(reused, 1).plan(), MatmulPlan::convolution);
   EXPECT_EQ(few.plan(), MatmulPlan::convolution);
-  EXPECT_EQ(many.plan(), MatmulPlan::packed);
+  EXPECT_EQ(some.plan(), MatmulPlan::packed);
+  EXPECT_EQ(many.plan(), MatmulPlan::convolution);
+  EXPECT_EQ(columns.plan(), MatmulPlan::packed);  // a convolution reads rows of A
   EXPECT_EQ(harmless.plan(), MatmulPlan::plain);
   EXPECT_EQ(few.pack_bytes(), std::size_t{784} * 512 * 4);
-  EXPECT_EQ(many.pack_bytes(), std::size_t{784} * 528 * 4);
+  EXPECT_EQ(some.pack_bytes(), std::size_t{784} * 528 * 4);
   EXPECT_EQ(harmless.pack_bytes(), 0u);
 }
 

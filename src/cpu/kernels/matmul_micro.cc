@@ -215,6 +215,29 @@ void transpose(const void* src_, std::int64_t lds, std::int64_t rows, std::int64
     for (std::int64_t c = 0; c < cols; ++c) dst[c * ldd + r] = src[r * lds + c];
 }
 
+// ---- packing ----
+// Whole vectors where the next row overwrites what is too much (masked stores are slow on Zen); the last row ends where
+// it ends.
+template <class T>
+void copy_rows(const void* src_, std::int64_t from_step, std::int64_t count, std::int64_t cols, void* dst_,
+               std::int64_t to_step) {
+  const hn::ScalableTag<T> d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const T* src = static_cast<const T*>(src_);
+  T* dst = static_cast<T*>(dst_);
+  const std::int64_t whole = cols / lanes * lanes, rest = cols - whole;
+  const auto m = hn::FirstN(d, static_cast<std::size_t>(rest));
+  for (std::int64_t i = 0; i < count; ++i, src += from_step, dst += to_step) {
+    for (std::int64_t c = 0; c < whole; c += lanes) hn::StoreU(hn::LoadU(d, src + c), d, dst + c);
+    if (rest == 0) continue;
+    const auto v = load_first(d, m, src + whole);
+    if (i + 1 < count && whole + lanes <= 2 * to_step)
+      hn::StoreU(v, d, dst + whole);
+    else
+      hn::BlendedStore(v, m, d, dst + whole);
+  }
+}
+
 template <class T, int kRows, int kCols> void set_products(MicroTable& t) {
   t.direct[kRows - 1][kCols - 1][0] = product<T, kRows, kCols, false, false>;
   t.direct[kRows - 1][kCols - 1][1] = product<T, kRows, kCols, true, false>;
@@ -229,6 +252,7 @@ template <class T, int... kRows> void set_all(MicroTable& t, std::integer_sequen
   t.lanes = static_cast<std::int64_t>(hn::Lanes(hn::ScalableTag<T>()));
   t.vectors = kVectors;
   t.dots = dots<T>;
+  t.copy_rows = copy_rows<T>;
   t.transpose = transpose<T>;
 }
 

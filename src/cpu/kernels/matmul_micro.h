@@ -47,6 +47,9 @@ struct MicroTable {
   // out[i] = epilogue(dot(p + i * ldp, q)) for i < count; out steps by `step`.
   void (*dots)(std::int64_t count, std::int64_t k, const void* p, std::int64_t ldp, const void* q, std::int64_t step,
                const TileEpilogue& out) = nullptr;
+  // Copies `count` rows of `cols` elements from src[i * from_step] to dst[i * to_step]; cols <= to_step.
+  void (*copy_rows)(const void* src, std::int64_t from_step, std::int64_t count, std::int64_t cols, void* dst,
+                    std::int64_t to_step) = nullptr;
   // dst[c * ldd + r] = src[r * lds + c] for r < rows, c < cols.
   void (*transpose)(const void* src, std::int64_t lds, std::int64_t rows, std::int64_t cols, void* dst,
                     std::int64_t ldd) = nullptr;
