@@ -2,6 +2,7 @@
 // The layers around it are in bp/transformer.h.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 
 #include "bp/ops.h"
@@ -19,17 +20,22 @@ struct AttentionOptions {
   // (-inf hides a key).
   Tensor mask = {};
   std::optional<double> scale = std::nullopt;  // 1 / sqrt(D)
+  // Each weight becomes 0 with this probability, else it is divided by 1 - dropout. Which ones is what random_bernoulli
+  // draws for [B, H, Tq, Tk] from random_state (see random_state()) and random_place; drawn again going backward.
+  double dropout = 0;
+  Tensor random_state = {};
+  std::uint64_t random_place = 0;
 };
 
 // q [B, Tq, H, D], k [B, Tk, K, D], v [B, Tk, K, E] -> [B, Tq, H, E]; H must be a multiple of K: head h reads the keys
 // and values h / (H / K) (grouped queries; Ainslie et al., "GQA", 2023). A query that sees no key gives zeros, and no
 // gradient flows from it. Scores are never kept: blocks of them are made again in the backward pass (Dao et al.,
 // "FlashAttention", NeurIPS 2022); second derivatives, and a gradient by `mask`, take memory Tq * Tk.
-// bf16 is computed in f32. Throws Error(shape) for operands or masks that do not fit, Error(dtype) for integers.
+// bf16 is computed in f32. Throws Error(shape) for operands or masks that do not fit, Error(dtype) for integers,
+// Error(value) for a dropout outside [0, 1) or without a random_state.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options = {});
 
-// The same in plain operations, in two halves: the weights [B, H, Tq, Tk], to be looked at or thinned out by dropout,
-// and what they make of v.
+// The same in plain operations, in two halves: the weights [B, H, Tq, Tk] and what they make of v.
 Tensor attention_weights(const Tensor& q, const Tensor& k, const AttentionOptions& options = {});
 Tensor attend(const Tensor& weights, const Tensor& v);
 

@@ -24,6 +24,13 @@ class RandomLayer : public Layer {
 
   Variable rng_state;  // i64[2]: key and counter; not trainable
 
+  // What the next mask is drawn from, random_bernoulli(state, shape, 1 - p, place); advances the counter.
+  struct Draw {
+    Tensor state;
+    std::uint64_t place = 0;
+  };
+  Draw draw() const;
+
  protected:
   // Throws Error(value) unless 0 <= p < 1.
   RandomLayer(const char* kind, double p);

@@ -30,7 +30,7 @@ struct MultiHeadAttentionOptions {
   bool causal = false;  // of operator()(x)
   bool rotary = false;  // queries and keys are rotated by their place (bp::rotary)
   double rotary_base = 10000;
-  double dropout = 0;  // of the weights, in train mode; then memory is that of plain operations, Tq * Tk
+  double dropout = 0;                                 // of the weights, in train mode
   Initializer weight_init = init::glorot_uniform();   // of in_proj, as PyTorch's
   Initializer output_init = init::pytorch_default();  // of out_proj's weight
 };

@@ -2,12 +2,14 @@
 // which second derivatives come.
 //
 // Inputs of attention: q, k, v; of attention_grad: q, k, v, out, lse, dout; then, where the attributes "mask",
-// "lengths", "offset" are set, the mask [B|1, H|1, Tq|1, Tk|1] (bool or the dtype of q) and the integers [B].
+// "lengths", "offset", "random" are set, the mask [B|1, H|1, Tq|1, Tk|1] (bool or the dtype of q), the integers [B] and
+// the state i64[2] of the dropout (attributes "dropout", "place").
 #include "bp/attention.h"
 
 #include <cmath>
 #include <limits>
 
+#include "base/random_word.h"
 #include "ops/attention.h"
 #include "ops/common.h"
 #include "ops/walk.h"
@@ -22,12 +24,13 @@ namespace {
 
 // Extra inputs behind the first `from`, by attribute.
 struct Extras {
-  int mask = -1, lengths = -1, offset = -1, count = 0;
+  int mask = -1, lengths = -1, offset = -1, random = -1, count = 0;
   Extras(const Attrs& attrs, int from) {
     count = from;
     if (attrs.flag("mask")) mask = count++;
     if (attrs.flag("lengths")) lengths = count++;
     if (attrs.flag("offset")) offset = count++;
+    if (attrs.flag("random")) random = count++;
   }
 };
 
@@ -59,6 +62,9 @@ void check_extras(const InferArgs& a, const Extras& e) {
       fail(ErrorKind::shape, "[attention] expected a mask broadcastable to {} in bool or {}, got {}", scores,
            name_of(a.in[0].dtype), m.str());
   }
+  if (e.random >= 0 && a.in[static_cast<std::size_t>(e.random)] != Type{DType::i64, {2}})
+    fail(ErrorKind::shape, "[attention] expected a random_state i64[2], got {}",
+         a.in[static_cast<std::size_t>(e.random)].str());
   for (const int at : {e.lengths, e.offset}) {
     if (at < 0) continue;
     const Type& t = a.in[static_cast<std::size_t>(at)];
@@ -112,7 +118,7 @@ struct Scores {
   std::int64_t batch, queries, keys, heads, key_heads, depth, values, group;
   const KernelArgs& args;
   Extras extras;
-  double scale;
+  double scale, keep;
   bool causal;
 
   Scores(const KernelArgs& k, int from) : args(k), extras(k.attrs, from) {
@@ -122,6 +128,17 @@ struct Scores {
     group = key_heads == 0 ? 1 : heads / key_heads;
     scale = k.attrs.real("scale");
     causal = k.attrs.flag("causal");
+    keep = 1 - k.attrs.real("dropout");
+  }
+  // What dropout makes of a weight of 1.
+  double thinned(std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j) const {
+    if (extras.random < 0) return 1;
+    const View& state = input(extras.random);
+    const auto at = static_cast<std::uint64_t>(((b * heads + h) * queries + i) * keys + j);
+    const std::uint32_t bits = random_word(index_at(state, 0), index_at(state, 1),
+                                           static_cast<std::uint64_t>(args.attrs.integer("place")), at) >>
+                               8;
+    return bits < std::nearbyint(std::ldexp(keep, 24)) ? 1 / keep : 0;
   }
   // Number of the first element of a row, in the blocks [B, T, heads, n].
   std::int64_t q_row(std::int64_t b, std::int64_t i, std::int64_t h, std::int64_t n) const {
@@ -177,7 +194,7 @@ void reference_attention(const KernelArgs& k) {
     if (total == 0) return;
     const auto at = static_cast<std::size_t>(s.q_row(b, i, h, s.values));
     for (std::int64_t j = 0; j < s.keys; ++j) {
-      const double w = row[static_cast<std::size_t>(j)] / total;
+      const double w = row[static_cast<std::size_t>(j)] / total * s.thinned(b, h, i, j);
       if (w == 0) continue;
       for (std::int64_t d = 0; d < s.values; ++d)
         out[at + static_cast<std::size_t>(d)] += w * number(k.in[2], s.k_row(b, j, h, s.values) + d);
@@ -187,7 +204,8 @@ void reference_attention(const KernelArgs& k) {
   store(lse, k.out[1]);
 }
 
-// P = exp(S - lse), dP = dout v, dS = P (dP - out . dout) scale; dq = dS k, dk = dS^T q, dv = P^T dout.
+// P = exp(S - lse), dP = M dout v, dS = P (dP - out . dout) scale; dq = dS k, dk = dS^T q, dv = (M P)^T dout, where M
+// is what dropout makes of the weights.
 void reference_attention_grad(const KernelArgs& k) {
   const Scores s(k, 6);
   const std::vector<double> q = numbers(k.in[0]), key = numbers(k.in[1]), v = numbers(k.in[2]), out = numbers(k.in[3]);
@@ -205,9 +223,10 @@ void reference_attention_grad(const KernelArgs& k) {
       const auto v_at = static_cast<std::size_t>(s.k_row(b, j, h, s.values));
       const auto k_at = static_cast<std::size_t>(s.k_row(b, j, h, s.depth));
       double dp = 0;
+      const double m = s.thinned(b, h, i, j);
       for (std::size_t d = 0; d < values; ++d) {
-        dp += dout[at + d] * v[v_at + d];
-        dv[v_at + d] += p * dout[at + d];
+        dp += m * dout[at + d] * v[v_at + d];
+        dv[v_at + d] += m * p * dout[at + d];
       }
       const double ds = p * (dp - delta) * s.scale;
       for (std::size_t d = 0; d < depth; ++d) {
@@ -281,10 +300,21 @@ Tensor weights_of(const Tensor& qg, const Tensor& kg, const Visible& v, double s
   return e * select(empty, zeros_like(total), reciprocal(select(empty, ones_like(total), total)));
 }
 
+// Weights [B, K, G, Tq, Tk] with those that dropout drops at zero; the others grow.
+Tensor thinned(const Tensor& w, const Attrs& attrs, std::span<const Tensor> in, int from) {
+  const Extras e(attrs, from);
+  if (e.random < 0) return w;
+  const Shape& s = w.shape();
+  const double keep = 1 - attrs.real("dropout");
+  const Tensor kept = random_bernoulli(in[static_cast<std::size_t>(e.random)], Shape{s[0], s[1] * s[2], s[3], s[4]},
+                                       keep, static_cast<std::uint64_t>(attrs.integer("place")));
+  return select(reshape(kept, s), w * (1 / keep), zeros_like(w));
+}
+
 // The gradients of attention in plain operations, and what is needed to differentiate them.
 struct Parts {
   Tensor q, k, v, d;            // grouped: [B, K, G, T, D]
-  Tensor weights, dw, centred;  // P, dP = d v^T, dP - sum(P dP): [B, K, G, Tq, Tk]
+  Tensor weights, dw, centred;  // P, dP = M d v^T, dP - sum(P dP): [B, K, G, Tq, Tk]
 };
 
 Parts parts_of(const VjpArgs& v) {
@@ -292,7 +322,7 @@ Parts parts_of(const VjpArgs& v) {
   Parts p{
       grouped(v.in[0], heads), grouped(v.in[1], heads), grouped(v.in[2], heads), grouped(v.in[5], heads), {}, {}, {}};
   p.weights = weights_of(p.q, p.k, visible(v.in[0], v.in[1], v.attrs, v.in, 6), v.attrs.real("scale"));
-  p.dw = matmul(p.d, p.v, false, true);
+  p.dw = thinned(matmul(p.d, p.v, false, true), v.attrs, v.in, 6);
   p.centred = p.dw - sum(p.weights * p.dw, {4}, true);
   return p;
 }
@@ -305,7 +335,7 @@ std::vector<Tensor> vjp_attention(const VjpArgs& v) {
     const std::int64_t heads = v.in[1].size(2);
     const Tensor q = grouped(v.in[0], heads), k = grouped(v.in[1], heads), d = grouped(v.d(), heads);
     const Tensor w = weights_of(q, k, visible(v.in[0], v.in[1], v.attrs, v.in, 3), v.attrs.real("scale"));
-    const Tensor dw = matmul(d, grouped(v.in[2], heads), false, true);
+    const Tensor dw = thinned(matmul(d, grouped(v.in[2], heads), false, true), v.attrs, v.in, 3);
     const Tensor ds = w * (dw - sum(w * dw, {4}, true));
     const Shape& s = ds.shape();
     out[static_cast<std::size_t>(e.mask)] =
@@ -320,12 +350,13 @@ std::vector<Tensor> vjp_attention(const VjpArgs& v) {
 }
 
 // The gradients are functions of q, k, v, dout and the mask; `out` and `lse` are what these make of them, so nothing
-// flows to those. With P the weights, s the scale, a, b, c the cotangents of dq, dk, dv and X' for the cotangent of X:
+// flows to those. With P the weights, M what dropout makes of them, s the scale, a, b, c the cotangents of dq, dk, dv
+// and X' for the cotangent of X:
 //   dS' = s (a k^T + q b^T)                        as dq = s dS k, dk = s dS^T q
-//   P' = dS' (dP - D) + d c^T - r dP               as dS = P (dP - D), D = sum(P dP), dv = P^T d; r = sum(P dS')
-//   dP' = P (dS' - r)                              as dP = d v^T
+//   P' = dS' (dP - D) + M d c^T - r dP             as dS = P (dP - D), D = sum(P dP), dv = (M P)^T d; r = sum(P dS')
+//   dP' = M P (dS' - r)                            as dP = M d v^T
 //   S' = P (P' - sum(P P'))
-//   q' = s (dS b + S' k), k' = s (dS^T a + S'^T q), v' = dP'^T d, d' = P c + dP' v
+//   q' = s (dS b + S' k), k' = s (dS^T a + S'^T q), v' = dP'^T d, d' = M P c + dP' v
 std::vector<Tensor> vjp_attention_grad(const VjpArgs& v) {
   const Parts p = parts_of(v);
   const double scale = v.attrs.real("scale");
@@ -337,14 +368,15 @@ std::vector<Tensor> vjp_attention_grad(const VjpArgs& v) {
   const Tensor &w = p.weights, ds = w * p.centred;
   const Tensor ds_bar = (matmul(a, p.k, false, true) + matmul(p.q, b, false, true)) * scale;
   const Tensor r = sum(w * ds_bar, {4}, true);
-  const Tensor w_bar = ds_bar * p.centred + matmul(p.d, c, false, true) - r * p.dw;
-  const Tensor dw_bar = w * (ds_bar - r);
+  const auto thin = [&](const Tensor& x) { return thinned(x, v.attrs, v.in, 6); };
+  const Tensor w_bar = ds_bar * p.centred + thin(matmul(p.d, c, false, true)) - r * p.dw;
+  const Tensor dw_bar = thin(w * (ds_bar - r));
   const Tensor s_bar = w * (w_bar - sum(w * w_bar, {4}, true));
   std::vector<Tensor> out(v.in.size());
   out[0] = ungrouped((matmul(ds, b) + matmul(s_bar, p.k)) * scale);
   out[1] = ungrouped_sum((matmul(ds, a, true) + matmul(s_bar, p.q, true)) * scale);
   out[2] = ungrouped_sum(matmul(dw_bar, p.d, true));
-  out[5] = ungrouped(matmul(w, c) + matmul(dw_bar, p.v));
+  out[5] = ungrouped(matmul(thin(w), c) + matmul(dw_bar, p.v));
   const Extras e(v.attrs, 6);
   if (e.mask >= 0 && v.needed[static_cast<std::size_t>(e.mask)]) {
     const Shape& s = s_bar.shape();
@@ -379,7 +411,7 @@ const OpDef op_attention{
     .doc =
         "q [B, Tq, H, D], k [B, Tk, K, D], v [B, Tk, K, E] -> softmax(scale q k^T + mask) v [B, Tq, H, E] and the "
         "logarithms of the softmax's sums [B, H, Tq]; `causal`, mask, key lengths and query offset hide keys, and a "
-        "query that sees none gives zeros. Memory is linear in Tq and Tk."};
+        "query that sees none gives zeros; `dropout` thins the weights out. Memory is linear in Tq and Tk."};
 
 const OpDef op_attention_grad{
     .name = "attention_grad",
@@ -430,11 +462,19 @@ Prepared prepared(const Tensor& q, const AttentionOptions& o, DType dtype) {
   }
   if (o.key_lengths.defined()) p.extras.push_back(per_batch(o.key_lengths, q.size(0), "key_lengths"));
   if (o.query_offset.defined()) p.extras.push_back(per_batch(o.query_offset, q.size(0), "query_offset"));
+  if (!(o.dropout >= 0 && o.dropout < 1))
+    fail(ErrorKind::value, "[attention] dropout: expected 0 <= dropout < 1, got {}", o.dropout);
+  if (o.dropout > 0 && !o.random_state.defined())
+    fail(ErrorKind::value, "[attention] dropout needs a random_state, i64[2]");
+  if (o.dropout > 0) p.extras.push_back(o.random_state);
   p.attrs = {{"causal", o.causal},
              {"scale", scale},
              {"mask", o.mask.defined()},
              {"lengths", o.key_lengths.defined()},
-             {"offset", o.query_offset.defined()}};
+             {"offset", o.query_offset.defined()},
+             {"random", o.dropout > 0},
+             {"dropout", o.dropout},
+             {"place", static_cast<std::int64_t>(o.random_place)}};
   return p;
 }
 
@@ -467,7 +507,7 @@ Tensor attention_weights(const Tensor& q, const Tensor& k, const AttentionOption
   const std::int64_t key_heads = k.size(2);
   const Tensor w = ir::weights_of(ir::grouped(in[0], key_heads), ir::grouped(in[1], key_heads),
                                   ir::visible(q, k, p.attrs, in, 3), p.attrs.real("scale"));
-  return cast(reshape(w, Shape{q.size(0), q.size(2), q.size(1), k.size(1)}), result);
+  return cast(reshape(ir::thinned(w, p.attrs, in, 3), Shape{q.size(0), q.size(2), q.size(1), k.size(1)}), result);
 }
 
 Tensor attend(const Tensor& weights, const Tensor& v) {

@@ -77,11 +77,14 @@ MultiHeadAttention::Projected MultiHeadAttention::project(const Tensor& x, const
 }
 
 Tensor MultiHeadAttention::attend(const Projected& p, const AttentionOptions& options) const {
-  Tensor y;
-  if (current_mode() == Mode::train && options_.dropout > 0)
-    y = bp::attend(dropout(attention_weights(p.q, p.k, options)), p.v);
-  else
-    y = attention(p.q, p.k, p.v, options);
+  AttentionOptions thinned = options;
+  if (current_mode() == Mode::train && options_.dropout > 0) {
+    const Dropout::Draw draw = dropout.draw();
+    thinned.dropout = options_.dropout;
+    thinned.random_state = draw.state;
+    thinned.random_place = draw.place;
+  }
+  const Tensor y = attention(p.q, p.k, p.v, thinned);
   return out_proj(reshape(y, Shape{y.size(0), y.size(1), heads_ * size_}));
 }
 

@@ -13,13 +13,17 @@ RandomLayer::RandomLayer(const char* kind, double p) : p_(p) {
 
 bool RandomLayer::idle() const noexcept { return current_mode() != Mode::train || p_ == 0; }
 
-Tensor RandomLayer::draw_kept(const Shape& shape) const {
+RandomLayer::Draw RandomLayer::draw() const {
   require_values(*this, rng_state);
   const Tensor state = rng_state;
-  const Tensor kept = random_bernoulli(state, shape, 1 - p_, Key{}.fold(path()).value);
   Variable handle = rng_state.alias();
   handle.set(state + Tensor::from<std::int64_t>({0, 1}));
-  return kept;
+  return {state, Key{}.fold(path()).value};
+}
+
+Tensor RandomLayer::draw_kept(const Shape& shape) const {
+  const Draw d = draw();
+  return random_bernoulli(d.state, shape, 1 - p_, d.place);
 }
 
 Tensor RandomLayer::dropped(const Tensor& x, const Shape& shape) const {

@@ -38,6 +38,10 @@ TEST(Attention, MessagesNameWhatWasExpected) {
   EXPECT_THAT(said(q, k, k, {.mask = zeros({4, 5})}), HasSubstr("expected a mask broadcastable to [2, 4, 3, 5]"));
   EXPECT_THAT(said(q, k, k, {.key_lengths = zeros({2})}), HasSubstr("key_lengths: expected an integer"));
   EXPECT_THAT(said(q, k, k, {.query_offset = scalar(1, i64)}), HasSubstr("only when causal"));
+  EXPECT_THAT(said(q, k, k, {.dropout = 1.0}), HasSubstr("dropout: expected 0 <= dropout < 1, got 1"));
+  EXPECT_THAT(said(q, k, k, {.dropout = 0.5}), HasSubstr("dropout needs a random_state, i64[2]"));
+  EXPECT_THAT(said(q, k, k, {.dropout = 0.5, .random_state = scalar(1, i64)}),
+              HasSubstr("random_state i64[2], got i64"));
   EXPECT_THAT(said(cast(q, i32), k, k), HasSubstr("expected floating tensors, got i32"));
   EXPECT_THAT(message([&] { attend(zeros({2, 4, 3, 6}), k); }), HasSubstr("[attend] expected weights"));
 }
@@ -89,13 +93,21 @@ TEST_P(AttentionCases, FusedIsThePlainOne) {
     const Tensor q = watch(numbers({c.batch, c.queries, c.heads, c.depth}, 1, t)),
                  k = watch(numbers({c.batch, c.keys, c.key_heads, c.depth}, 2, t)),
                  v = watch(numbers({c.batch, c.keys, c.key_heads, c.values}, 3, t));
-    const AttentionOptions o{.causal = c.causal};
-    const Tensor y = attention(q, k, v, o), z = attend(attention_weights(q, k, o), v), d = numbers(y.shape(), 4, t);
-    const std::vector<Tensor> x{q, k, v}, ds{d};
-    const std::vector<Tensor> g = vjp(std::vector{y}, x, ds), h = vjp(std::vector{z}, x, ds);
-    const double tolerance = t == f32 ? 1e-4 : 1e-12;
-    EXPECT_LT(max(abs(y - z)).item(), tolerance);
-    for (std::size_t i = 0; i < 3; ++i) EXPECT_LT(max(abs(g[i] - h[i])).item(), tolerance) << "gradient " << i;
+    for (const double dropout : {0.0, 0.3}) {
+      AttentionOptions o{.causal = c.causal};
+      Tensor w = attention_weights(q, k, o);
+      if (dropout > 0) {
+        o.dropout = dropout, o.random_state = random_state(Key(9)), o.random_place = 77;
+        const Tensor kept = random_bernoulli(o.random_state, w.shape(), 1 - dropout, o.random_place);
+        w = select(kept, w / (1 - dropout), zeros_like(w));
+      }
+      const Tensor y = attention(q, k, v, o), z = attend(w, v), d = numbers(y.shape(), 4, t);
+      const std::vector<Tensor> x{q, k, v}, ds{d};
+      const std::vector<Tensor> g = vjp(std::vector{y}, x, ds), h = vjp(std::vector{z}, x, ds);
+      const double tolerance = t == f32 ? 1e-4 : 1e-12;
+      EXPECT_LT(max(abs(y - z)).item(), tolerance);
+      for (std::size_t i = 0; i < 3; ++i) EXPECT_LT(max(abs(g[i] - h[i])).item(), tolerance) << "gradient " << i;
+    }
   }
 }
 INSTANTIATE_TEST_SUITE_P(Shapes, AttentionCases,
@@ -123,10 +135,12 @@ TEST(Attention, ThreadsDoNotChangeABit) {
 
 // Scores of one head would take 64 MB here, twice that backward.
 TEST(Attention, MemoryIsLinearInTheLength) {
-  const auto bytes = [](std::int64_t length) {
+  const Tensor state = random_state(Key(1));
+  const auto bytes = [&](std::int64_t length) {
     auto step = compile(
-        [](const Tensor& a, const Tensor& b, const Tensor& c) {
-          return grad(sum(square(attention(a, b, c, {.causal = true}))), std::vector<Tensor>{a, b, c});
+        [&](const Tensor& a, const Tensor& b, const Tensor& c) {
+          const Tensor y = attention(a, b, c, {.causal = true, .dropout = 0.1, .random_state = state});
+          return grad(sum(square(y)), std::vector<Tensor>{a, b, c});
         },
         {.threads = 1});
     const Type t{f32, {1, length, 1, 16}};

@@ -114,6 +114,14 @@ const AddRows rows({
     row("attention_bias", [](std::span<const Tensor> x) { return AttentionOptions{.causal = true, .mask = x[3]}; }, {},
         {operands({2, 2, 3, 2, 1, 2, 2}, {{{2, 2, 3}}}), operands({2, 2, 3, 2, 2, 2, 2}, {{{2, 1, 1, 3}}}),
          operands({1, 3, 3, 2, 1, 1, 2}, {{{1}}})}),
+    // The values are compared with dropped weights in attention_test.cc.
+    row("attention_dropout",
+        [](std::span<const Tensor>) {
+          AttentionOptions o = causal();
+          o.dropout = 0.4, o.random_state = random_state(Key(5)), o.random_place = 3;
+          return o;
+        },
+        {}, {operands({2, 3, 3, 2, 1, 2, 2}), operands({1, 2, 4, 2, 2, 1, 3})}),
     // In plain operations.
     {"attention_weights",
      [](std::span<const Tensor>

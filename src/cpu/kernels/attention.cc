@@ -7,7 +7,9 @@
 #include <cstring>
 #include <limits>
 
+#include "base/random_word.h"
 #include "cpu/kernels/attention_rows.h"
+#include "cpu/kernels/loop_tiles.h"
 #include "cpu/kernels/matmul_micro.h"
 #include "cpu/kernels/share.h"
 #include "ops/attention.h"
@@ -98,6 +100,15 @@ template <class T> struct Work {
       micro.direct[p.m - 1][vectors - 1][t.tail != micro.lanes](t);
     }
   }
+  // What dropout leaves of weights of keys [j, j + n) of a query (or of their gradients). bits: room for n.
+  void thin(T* x, std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j, std::int64_t n, T* bits) const {
+    if (s.dropout == 0 || n == 0) return;
+    const auto first = static_cast<std::uint64_t>(((b * s.heads + h) * s.queries + i) * s.keys + j);
+    random_tile(dtype_of<T>)(bits, static_cast<std::size_t>(n), first, random_key(args.random[0], s.place),
+                             static_cast<std::uint64_t>(args.random[1]), 24);
+    const double keep = 1 - s.dropout;
+    rows.thin(x, bits, n, static_cast<T>(std::nearbyint(std::ldexp(keep, 24))), static_cast<T>(1 / keep));
+  }
   // x = scale x + mask over keys [j, j + n) of a query, -inf where hidden. Returns whether x was scaled.
   bool mask(T* x, std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j, std::int64_t n) const {
     if (s.mask == AttentionSpec::Mask::none) return false;
@@ -144,6 +155,7 @@ template <class T> class Forward {
     sums_ = p.take(kQueries * spec.values);
     top_ = p.take(kQueries);
     total_ = p.take(kQueries);
+    bits_ = p.take(spec.dropout == 0 ? 0 : kKeys);
     bytes_ = p.bytes(memory);
   }
   std::size_t bytes() const { return bytes_; }
@@ -184,6 +196,7 @@ template <class T> class Forward {
       const std::int64_t n = std::clamp<std::int64_t>(w_.visible(b, i, length) - j, 0, columns);
       T* x = scores_ + r * kKeys;
       soften(x, n, b, h, i, j, row + r);
+      w_.thin(x, b, h, i, j, n, bits_);
       std::fill(x + n, x + columns, T{0});
     }
     w_.product({rows, w_.s.values, columns, scores_, kKeys, 1, values_, packed_[3], 0, sums_ + row * w_.s.values,
@@ -226,7 +239,7 @@ template <class T> class Forward {
 
   Work<T> w_;
   T *out_, *lse_;
-  T *keys_, *values_, *scores_, *sums_, *top_, *total_;
+  T *keys_, *values_, *scores_, *sums_, *top_, *total_, *bits_;
   std::int64_t packed_[4] = {-1, -1, -1, -1};  // batch entry, head, first key, number
   std::size_t bytes_ = 0;
 };
@@ -251,6 +264,7 @@ template <class T> class Backward {
     d_ = p.take(w_.panels(spec.values) * kGradQueries);
     weights_ = p.take(kGradQueries * kLd);
     ds_ = p.take(kGradQueries * kLd);
+    bits_ = p.take(spec.dropout == 0 ? 0 : kLd);
     bytes_ = p.bytes(memory);
   }
   std::size_t bytes() const { return bytes_; }
@@ -331,7 +345,9 @@ template <class T> class Backward {
       const T scale = static_cast<T>(w_.s.scale), at_once = w_.mask(p, k.b, k.h, i + r, k.key, n) ? T{1} : scale;
       w_.rows.exp_sum(p, n, at_once, lse_[(k.b * w_.s.heads + k.h) * w_.s.queries + i + r]);
       const std::int64_t o = w_.out_at(k.b, i + r, k.h);
+      w_.thin(ds, k.b, k.h, i + r, k.key, n, bits_);
       w_.rows.scores_grad(p, ds, n, w_.rows.dot(out_ + o, dout_ + o, w_.s.values), scale);
+      w_.thin(p, k.b, k.h, i + r, k.key, n, bits_);
       std::fill(p + n, p + k.keys, T{0});
       std::fill(ds + n, ds + k.keys, T{0});
     }
@@ -343,7 +359,7 @@ template <class T> class Backward {
   Work<T> w_;
   const T *out_, *lse_, *dout_;
   T *dq_, *dk_, *dv_;
-  T *keys_t_, *values_t_, *keys_, *queries_, *d_, *weights_, *ds_;
+  T *keys_t_, *values_t_, *keys_, *queries_, *d_, *weights_, *ds_, *bits_;
   std::size_t bytes_ = 0;
 };
 

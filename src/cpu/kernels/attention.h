@@ -18,7 +18,9 @@ struct AttentionSpec {
   bool causal = false;
   enum class Mask : std::uint8_t { none, boolean, added } mask = Mask::none;
   std::int64_t mask_strides[4] = {0, 0, 0, 0};  // elements between batch entries, heads, queries, keys; 0: broadcast
-  DType dtype = f32;                            // f32 or f64
+  double dropout = 0;                           // of the weights, drawn at `place`
+  std::uint64_t place = 0;
+  DType dtype = f32;  // f32 or f64
 
   double flops() const noexcept;  // of one product of all queries and keys
 };
@@ -28,6 +30,7 @@ struct AttentionArgs {
   const void* mask = nullptr;
   const std::int64_t* lengths = nullptr;  // [batch] or null
   const std::int64_t* offset = nullptr;   // [batch] or null: 0
+  const std::int64_t* random = nullptr;   // seed and counter, where there is dropout
 };
 
 std::size_t attention_workspace(const AttentionSpec& spec, int threads) noexcept;

@@ -61,6 +61,21 @@ template <class T> void scale_row(T* x, std::int64_t n, T factor) {
       [&](std::int64_t i, auto m) { hn::BlendedStore(hn::Mul(f, load_first(d, m, x + i)), m, d, x + i); });
 }
 
+template <class T> void thin(T* x, const T* bits, std::int64_t n, T below, T factor) {
+  const hn::ScalableTag<T> d;
+  const auto b = hn::Set(d, below), f = hn::Set(d, factor);
+  vectors(
+      d, n,
+      [&](std::int64_t i) {
+        const auto kept = hn::Lt(hn::LoadU(d, bits + i), b);
+        hn::StoreU(hn::IfThenElseZero(kept, hn::Mul(f, hn::LoadU(d, x + i))), d, x + i);
+      },
+      [&](std::int64_t i, auto m) {
+        const auto kept = hn::Lt(load_first(d, m, bits + i), b);
+        hn::BlendedStore(hn::IfThenElseZero(kept, hn::Mul(f, load_first(d, m, x + i))), m, d, x + i);
+      });
+}
+
 template <class T> T dot(const T* a, const T* b, std::int64_t n) {
   const hn::ScalableTag<T> d;
   auto sum = hn::Zero(d);
@@ -101,7 +116,7 @@ template <class T> void scores_grad(const T* weights, T* dw, std::int64_t n, T d
 }
 
 template <class T> AttentionRows<T> table() {
-  return {max_of<T>, exp_sum<T>, scale_row<T>, dot<T>, pack<T>, scores_grad<T>};
+  return {max_of<T>, exp_sum<T>, scale_row<T>, dot<T>, pack<T>, thin<T>, scores_grad<T>};
 }
 
 void fill_attention_rows(AttentionRows<float>& f32_table, AttentionRows<double>& f64_table) {

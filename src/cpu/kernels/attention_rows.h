@@ -15,6 +15,7 @@ template <class T> struct AttentionRows {
   // Rows [count, n] of leading dimension ld to panels of `width` columns, [n / width][count][width], padded with zeros.
   // width is a whole number of vectors.
   void (*pack)(const T* from, std::int64_t ld, std::int64_t count, std::int64_t n, std::int64_t width, T* to);
+  void (*thin)(T* x, const T* bits, std::int64_t n, T below, T factor);           // x = bits < below ? factor x : 0
   void (*scores_grad)(const T* weights, T* d, std::int64_t n, T delta, T scale);  // d = weights (d - delta) scale
 };
 const AttentionRows<float>& attention_rows(float);

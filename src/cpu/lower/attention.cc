@@ -13,12 +13,18 @@ constexpr int kManyThreads = 1024;
 
 // Where the optional operands stand among a step's arguments; -1: absent.
 struct Places {
-  int mask = -1, lengths = -1, offset = -1, count = 0;
+  int mask = -1, lengths = -1, offset = -1, random = -1, count = 0;
 };
 
 AttentionArgs args_of(void* const* args, const Places& at) {
   const auto integers = [&](int i) { return i < 0 ? nullptr : static_cast<const std::int64_t*>(args[i]); };
-  return {args[0], args[1], args[2], at.mask < 0 ? nullptr : args[at.mask], integers(at.lengths), integers(at.offset)};
+  return {args[0],
+          args[1],
+          args[2],
+          at.mask < 0 ? nullptr : args[at.mask],
+          integers(at.lengths),
+          integers(at.offset),
+          integers(at.random)};
 }
 
 class AttentionKernel final : public Kernel {
@@ -77,6 +83,11 @@ bool lower_attention(Lowering& l, const passes::Group& group) {
   }
   if (n.attrs.flag("lengths")) at.lengths = at.count++;
   if (n.attrs.flag("offset")) at.offset = at.count++;
+  if (n.attrs.flag("random")) {
+    at.random = at.count++;
+    s.dropout = n.attrs.real("dropout");
+    s.place = static_cast<std::uint64_t>(n.attrs.integer("place"));
+  }
   if (backward)
     l.emit_node(id, std::make_unique<AttentionGradKernel>(s, at));
   else
