@@ -20,4 +20,21 @@ template <class F> std::string message_of(ErrorKind kind, F&& f) {
   return {};
 }
 
+// The same, of whatever kind the error is; behind the name of its kind: "shape: [conv] ...".
+template <class F> std::string error_of(F&& f) {
+  try {
+    f();
+  } catch (const Error& e) { return std::string(name_of(e.kind())) + ": " + e.what(); }
+  ADD_FAILURE() << "nothing was thrown";
+  return {};
+}
+
+template <class F> std::string message_of(F&& f) {
+  try {
+    f();
+  } catch (const Error& e) { return e.what(); }
+  ADD_FAILURE() << "nothing was thrown";
+  return {};
+}
+
 }  // namespace bp

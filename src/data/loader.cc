@@ -15,12 +15,6 @@ namespace bp::data {
 namespace {
 using Order = std::shared_ptr<const std::vector<std::int64_t>>;
 
-struct Slot {
-  bool ready = false;
-  Batch batch;
-  std::exception_ptr error;
-};
-
 std::int64_t batches_in(std::int64_t rows, const LoaderOptions& o) {
   const bool drop = o.drop_last.value_or(o.shuffle);
   return drop ? rows / o.batch_size : (rows + o.batch_size - 1) / o.batch_size;
@@ -38,6 +32,12 @@ void check(const LoaderOptions& o, std::int64_t rows) {
 }  // namespace
 
 struct DataLoader::Impl {
+  struct Slot {
+    bool ready = false;
+    Batch batch;
+    std::exception_ptr error;
+  };
+
   Impl(std::shared_ptr<const Source> from, LoaderOptions o) : source(std::move(from)), options(o) {
     if (!source) fail(ErrorKind::value, "[loader] no source given");
     rows = source->size();

@@ -12,23 +12,23 @@
 namespace bp::doctor {
 
 namespace {
-constexpr std::int64_t kBatch = 32, kHidden = 64, kDeepBatch = 256, kWidth = 32;
+constexpr std::int64_t kSequences = 32, kUnits = 64, kDeepBatch = 256, kDeepWidth = 32;
 
 struct Reader {
   nn::LSTM lstm;
-  nn::Linear head{kHidden, 10};
-  Reader(std::int64_t pixels, std::int64_t segment) : lstm(pixels, kHidden, {.last = true, .segment = segment}) {}
+  nn::Linear head{kUnits, 10};
+  Reader(std::int64_t pixels, std::int64_t segment) : lstm(pixels, kUnits, {.last = true, .segment = segment}) {}
   Tensor operator()(const Tensor& x) const { return head(lstm(x)); }
   BP_FIELDS(Reader, lstm, head)
 };
 
-// `layers` residual layers h + tanh(h W) of kWidth units in one loop over the stacked weights.
+// `layers` residual layers h + tanh(h W) of kDeepWidth units in one loop over the stacked weights.
 struct Deep {
-  nn::Linear in{784, kWidth}, head{kWidth, 10};
-  Variable weights;  // [layers, kWidth, kWidth]
+  nn::Linear in{784, kDeepWidth}, head{kDeepWidth, 10};
+  Variable weights;  // [layers, kDeepWidth, kDeepWidth]
   std::int64_t segment;
   Deep(std::int64_t layers, std::int64_t every, Key key)
-      : weights(init::normal(0, 0.01)(Shape{layers, kWidth, kWidth}, key)), segment(every) {}
+      : weights(init::normal(0, 0.01)(Shape{layers, kDeepWidth, kDeepWidth}, key)), segment(every) {}
   Tensor operator()(const Tensor& x) const {
     const ScanBody body = [](std::span<const Tensor> h, std::span<const Tensor> w) {
       return Scanned{{h[0] + tanh(matmul(h[0], w[0]))}, {}};
@@ -87,11 +87,11 @@ Outcome loop(std::int64_t segment, const Lab& lab, Key key) {
   Reader model(pixels, segment);
   nn::init(model, key);
   Outcome o;
-  o.figures = run(model, lab.train({steps, pixels}, kBatch).all(), lab.size(10, 3));
+  o.figures = run(model, lab.train({steps, pixels}, kSequences).all(), lab.size(10, 3));
   put_memory(
       o, steps, [&](std::int64_t) { return Reader(pixels, segment); },
       [&](std::int64_t n) {
-        return Shape{kBatch, n, pixels};
+        return Shape{kSequences, n, pixels};
       });
   return o;
 }

@@ -29,9 +29,9 @@ nn::Sequential network() {
                         nn::Linear(kHidden, 10, {.weight_init = init::glorot_normal()}));
 }
 
-using MakeOptimizer = std::function<std::unique_ptr<optim::Optimizer>(nn::Sequential&)>;
+using OptimizerFor = std::function<std::unique_ptr<optim::Optimizer>(nn::Sequential&)>;
 
-Outcome run(const MakeOptimizer& make, const Lab& lab, Key key) {
+Outcome run(const OptimizerFor& make, const Lab& lab, Key key) {
   nn::Sequential net = network();
   nn::init(net, key.fold("weights"));
   const auto optimizer = make(net);
@@ -64,7 +64,7 @@ Cure exploding() {
   c.columns = {{"test accuracy, %"}, {"final loss"}, {"updates done", 0}, {"largest gradient norm", 2}};
   c.bounds = {{1, 2.25, 2.1}};
   c.chart = {.title = "Training loss", .x_label = "update", .y_label = "cross entropy", .log_y = true};
-  const auto setup = [](const char* name, bool fails, MakeOptimizer make) {
+  const auto setup = [](const char* name, bool fails, OptimizerFor make) {
     return Setup{name, fails, [make = std::move(make)](const Lab& lab, Key key) { return run(make, lab, key); }};
   };
   c.setups = {

@@ -7,7 +7,7 @@
 namespace bp::doctor {
 
 namespace {
-constexpr int kBatch = 50;
+constexpr int kImages = 50;
 
 struct Means {
   double l2 = 0, dropout = 0;
@@ -35,9 +35,9 @@ Outcome run(const Means& means, const Lab& lab, Key key) {
   };
   train(net, optimizer, source,
         {.epochs = epochs,
-         .batch = kBatch,
+         .batch = kImages,
          .key = key.fold("batches"),
-         .rate = schedule::cosine(0.02, epochs * data.size() / kBatch),
+         .rate = schedule::cosine(0.02, epochs * data.size() / kImages),
          .after_epoch = follow});
   const Score seen = score(net, data), unseen = score(net, test);
   o.figures = {seen.accuracy, unseen.accuracy, seen.accuracy - unseen.accuracy, unseen.loss - seen.loss};

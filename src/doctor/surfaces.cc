@@ -8,7 +8,7 @@
 namespace bp::doctor {
 
 namespace {
-using MakeOptimizer = std::function<std::unique_ptr<optim::Optimizer>(std::span<const Variable>)>;
+using OptimizerOf = std::function<std::unique_ptr<optim::Optimizer>(std::span<const Variable>)>;
 
 struct Surface {
   std::function<Tensor(const Tensor& x, const Tensor& y)> f;
@@ -30,7 +30,7 @@ Surface rippled_surface() {
           [](Rng& rng) { return 2.5 + 2 * rng.uniform(); }, [](Rng&) { return 1.0; }, 0.1, 200};
 }
 
-Outcome descend(const Surface& surface, const MakeOptimizer& make, Key key) {
+Outcome descend(const Surface& surface, const OptimizerOf& make, Key key) {
   Rng rng(key.fold("start"));
   std::vector<Variable> at;
   at.emplace_back(scalar(surface.x(rng), f64));
@@ -56,7 +56,7 @@ Outcome descend(const Surface& surface, const MakeOptimizer& make, Key key) {
 
 // The three that walk down a surface, all with the same rate.
 std::vector<Setup> descents(const Surface& surface) {
-  const auto setup = [&](const char* name, bool fails, MakeOptimizer make) {
+  const auto setup = [&](const char* name, bool fails, OptimizerOf make) {
     return Setup{name, fails, [=, make = std::move(make)](const Lab&, Key key) { return descend(surface, make, key); }};
   };
   constexpr double kRate = 0.05;
@@ -70,7 +70,7 @@ std::vector<Setup> descents(const Surface& surface) {
 
 constexpr double kTiny = 0.05;
 
-Outcome learn(const Initializer& weights, const MakeOptimizer& make, const Lab& lab, Key key) {
+Outcome learn(const Initializer& weights, const OptimizerOf& make, const Lab& lab, Key key) {
   nn::Sequential net = dense({784, 32, 32, 32, 32, 10}, weights, layer<nn::Tanh>());
   nn::init(net, key.fold("weights"));
   const std::vector<Variable> parameters = nn::parameters(net);
@@ -142,11 +142,11 @@ Cure plateau() {
   c.columns = {{"test accuracy, %"}, {"final loss"}};
   c.bounds = {{1, 2.2, 1.8}};
   c.chart = {.title = "Training loss", .x_label = "update", .y_label = "cross entropy"};
-  const auto setup = [](const char* name, bool fails, const Initializer& weights, MakeOptimizer make) {
+  const auto setup = [](const char* name, bool fails, const Initializer& weights, OptimizerOf make) {
     return Setup{name, fails,
                  [=, make = std::move(make)](const Lab& lab, Key key) { return learn(weights, make, lab, key); }};
   };
-  const MakeOptimizer sgd = [](auto p) { return std::make_unique<optim::SGD>(p, optim::SGDOptions{.lr = 0.01}); };
+  const OptimizerOf sgd = [](auto p) { return std::make_unique<optim::SGD>(p, optim::SGDOptions{.lr = 0.01}); };
   c.setups = {
       setup("SGD, tiny weights", true, init::normal(0, kTiny), sgd),
       setup("momentum 0.9, tiny weights", false, init::normal(0, kTiny),

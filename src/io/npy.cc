@@ -12,7 +12,7 @@ namespace {
 constexpr char kMagic[] = "\x93NUMPY";
 constexpr std::size_t kMagicSize = 6;
 
-struct Header {
+struct NpyHeader {
   std::string descr;
   bool fortran = false;
   Shape shape;
@@ -23,7 +23,7 @@ class HeaderParser {
  public:
   HeaderParser(std::string_view text, std::string_view name) : text_(text), name_(name) {}
 
-  Header parse() {
+  NpyHeader parse() {
     std::optional<std::string> descr;
     std::optional<bool> fortran;
     std::optional<Shape> shape;
@@ -118,20 +118,20 @@ class HeaderParser {
 };
 
 // How values are stored, and what they become.
-struct Type {
+struct NpyType {
   std::string_view code;  // of descr, without the byte order
   std::size_t size;
   DType dtype;
 };
-constexpr Type kTypes[] = {{"f8", 8, DType::f64}, {"f4", 4, DType::f32}, {"f2", 2, DType::f32},
-                           {"i8", 8, DType::i64}, {"i4", 4, DType::i32}, {"i2", 2, DType::i32},
-                           {"i1", 1, DType::i32}, {"u8", 8, DType::i64}, {"u4", 4, DType::i64},
-                           {"u2", 2, DType::i32}, {"u1", 1, DType::u8},  {"b1", 1, DType::boolean}};
+constexpr NpyType kNpyTypes[] = {{"f8", 8, DType::f64}, {"f4", 4, DType::f32}, {"f2", 2, DType::f32},
+                                 {"i8", 8, DType::i64}, {"i4", 4, DType::i32}, {"i2", 2, DType::i32},
+                                 {"i1", 1, DType::i32}, {"u8", 8, DType::i64}, {"u4", 4, DType::i64},
+                                 {"u2", 2, DType::i32}, {"u1", 1, DType::u8},  {"b1", 1, DType::boolean}};
 
-const Type& type_of(const Header& header, std::string_view name) {
+const NpyType& type_of(const NpyHeader& header, std::string_view name) {
   const std::string_view d = header.descr;
   const bool order = !d.empty() && (d[0] == '<' || d[0] == '>' || d[0] == '|' || d[0] == '=');
-  for (const Type& t : kTypes)
+  for (const NpyType& t : kNpyTypes)
     if (order && d.substr(1) == t.code && (d[0] != '|' || t.size == 1)) return t;
   fail(ErrorKind::format,
        "{}: element type \"{}\" cannot be read: expected floats of 2, 4 or 8 bytes, integers of 1 to 8 bytes or bool; "
@@ -140,7 +140,7 @@ const Type& type_of(const Header& header, std::string_view name) {
 }
 
 // Calls put(i, source) for element number i in row-major order, stored as element number `source`.
-template <class Put> void for_each_element(const Header& header, Put&& put) {
+template <class Put> void for_each_element(const NpyHeader& header, Put&& put) {
   const Shape& shape = header.shape;
   const std::int64_t n = shape.numel();
   if (!header.fortran || shape.rank() < 2) {
@@ -165,7 +165,7 @@ template <class Put> void for_each_element(const Header& header, Put&& put) {
   }
 }
 
-template <class Stored, class T> void copy_values(const std::byte* from, const Header& header, Array& out) {
+template <class Stored, class T> void copy_values(const std::byte* from, const NpyHeader& header, Array& out) {
   const bool big = header.descr[0] == '>' || (header.descr[0] == '=' && std::endian::native == std::endian::big);
   T* to = out.mutable_data<T>();
   for_each_element(header, [&](std::int64_t i, std::int64_t source) {
@@ -173,7 +173,7 @@ template <class Stored, class T> void copy_values(const std::byte* from, const H
   });
 }
 
-void copy_halves(const std::byte* from, const Header& header, Array& out) {
+void copy_halves(const std::byte* from, const NpyHeader& header, Array& out) {
   const bool big = header.descr[0] == '>' || (header.descr[0] == '=' && std::endian::native == std::endian::big);
   float* to = out.mutable_data<float>();
   for_each_element(header, [&](std::int64_t i, std::int64_t source) {
@@ -187,7 +187,7 @@ void refuse_wrapped(const Array& out, std::string_view name) {
       fail(ErrorKind::format, "{}: the unsigned value {} does not fit i64", name, static_cast<std::uint64_t>(v));
 }
 
-Array values_of(const std::byte* from, const Header& header, const Type& type, std::string_view name) {
+Array values_of(const std::byte* from, const NpyHeader& header, const NpyType& type, std::string_view name) {
   Array out = Array::empty(type.dtype, header.shape);
   const bool plain = !header.fortran && header.descr[0] != '>' && std::endian::native == std::endian::little;
   if (plain && type.size == size_of(type.dtype) && type.code[0] != 'b' && type.code != "u8") {
@@ -239,8 +239,8 @@ Array parse_npy(Bytes bytes, std::string_view name) {
   if (length > bytes.size() - prefix)
     fail(ErrorKind::format, "{}: the NPY header claims {} bytes, {} are there", name, length, bytes.size() - prefix);
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + prefix, length);
-  const Header header = HeaderParser(text, name).parse();
-  const Type& type = type_of(header, name);
+  const NpyHeader header = HeaderParser(text, name).parse();
+  const NpyType& type = type_of(header, name);
   const std::size_t present = bytes.size() - prefix - length;
   if (present % type.size != 0 || claimed_elements(header.shape) != present / type.size)
     fail(ErrorKind::format, "{}: the header claims values of {} bytes in shape {}, but {} bytes follow", name,

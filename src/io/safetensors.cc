@@ -36,26 +36,26 @@ struct Header {
   std::optional<std::string> checksum;
 };
 
-struct Type {
+struct StoredType {
   std::string_view code;
   std::size_t size;
   DType dtype;
 };
-constexpr Type kTypes[] = {{"F64", 8, DType::f64},      {"F32", 4, DType::f32}, {"BF16", 2, DType::bf16},
-                           {"I64", 8, DType::i64},      {"I32", 4, DType::i32}, {"U8", 1, DType::u8},
-                           {"BOOL", 1, DType::boolean}, {"F16", 2, DType::f32}};
+constexpr StoredType kStoredTypes[] = {{"F64", 8, DType::f64},      {"F32", 4, DType::f32}, {"BF16", 2, DType::bf16},
+                                       {"I64", 8, DType::i64},      {"I32", 4, DType::i32}, {"U8", 1, DType::u8},
+                                       {"BOOL", 1, DType::boolean}, {"F16", 2, DType::f32}};
 
-const Type& type_of(const Entry& e, std::string_view file) {
-  for (const Type& t : kTypes)
+const StoredType& type_of(const Entry& e, std::string_view file) {
+  for (const StoredType& t : kStoredTypes)
     if (t.code == e.dtype) return t;
   fail(ErrorKind::format, "{}: tensor \"{}\" has dtype \"{}\": expected F64, F32, F16, BF16, I64, I32, U8 or BOOL",
        file, e.name, e.dtype);
 }
 
-const Type& type_of(DType t) {
-  for (const Type& type : kTypes)
+const StoredType& type_of(DType t) {
+  for (const StoredType& type : kStoredTypes)
     if (type.dtype == t) return type;  // F16 comes last, behind F32
-  return kTypes[0];
+  return kStoredTypes[0];
 }
 
 // ---- Header ------------------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ void check_tiling(std::vector<Entry>& entries, std::uint64_t data_bytes, std::st
   });
   std::uint64_t at = 0;
   for (const Entry& e : entries) {
-    const Type& type = type_of(e, file);
+    const StoredType& type = type_of(e, file);
     const std::uint64_t elements = claimed_elements(e.shape);
     if (e.begin > e.end || e.end > data_bytes)
       fail(ErrorKind::format, "{}: tensor \"{}\" claims bytes {} to {} of {}", file, e.name, e.begin, e.end,
@@ -200,7 +200,7 @@ void verify(const Header& header, const Checksum& sum, std::string_view file) {
 
 // `stored` holds the bytes of `e` as in the file, suitably aligned.
 Array array_of(const Entry& e, Buffer stored, std::string_view file) {
-  const Type& type = type_of(e, file);
+  const StoredType& type = type_of(e, file);
   if (e.dtype == "F16") {
     Array out = Array::empty(DType::f32, e.shape);
     const auto* half = stored.as<std::uint16_t>();

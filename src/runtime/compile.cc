@@ -12,8 +12,6 @@
 
 namespace bp::detail {
 
-namespace {
-
 // Returned tensors are recycled: a result that nobody holds any more gives its node and memory to the next run.
 class ResultPool {
  public:
@@ -32,8 +30,6 @@ class ResultPool {
  private:
   std::vector<Tensor> pool_;
 };
-
-}  // namespace
 
 // One traced and compiled combination of argument types.
 struct CompiledEntry {

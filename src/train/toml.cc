@@ -63,7 +63,7 @@ Node value_of(const std::string& text, const std::string& where) {
   return n;
 }
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   std::string out = "\"";
   for (const char c : text) {
     if (c == '"' || c == '\\') {
@@ -82,7 +82,7 @@ std::string key_text(const std::string& key) {
   const bool bare = !key.empty() && std::all_of(key.begin(), key.end(), [](unsigned char c) {
     return (std::isalnum(c) != 0 && c < 0x80) || c == '_' || c == '-';
   });
-  return bare ? key : quoted(key);
+  return bare ? key : in_quotes(key);
 }
 
 std::string number_text(double x) {
@@ -97,7 +97,7 @@ std::string inline_text(const Node& n) {
     case Node::Kind::boolean: return n.boolean ? "true" : "false";
     case Node::Kind::integer: return std::to_string(n.integer);
     case Node::Kind::number: return number_text(n.number);
-    case Node::Kind::text: return quoted(n.text);
+    case Node::Kind::text: return in_quotes(n.text);
     case Node::Kind::other: return "a date or time";
     case Node::Kind::array: {
       std::string out = "[";

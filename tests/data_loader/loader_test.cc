@@ -13,7 +13,7 @@ namespace {
 
 using Rows = std::vector<std::int64_t>;
 
-ArrayDataset counting(std::int64_t n) {
+ArrayDataset numbered(std::int64_t n) {
   Rows v(static_cast<std::size_t>(n));
   std::iota(v.begin(), v.end(), 0);
   return ArrayDataset(Array::from(v, {n, 1}), Array::from(v, {n}));
@@ -34,7 +34,7 @@ std::vector<Rows> epoch(DataLoader& loader) {
 }
 
 TEST(DataLoader, VisitsEveryRowOnceAndReshuffles) {
-  DataLoader loader(counting(103), {.batch_size = 10, .key = Key(1), .drop_last = false});
+  DataLoader loader(numbered(103), {.batch_size = 10, .key = Key(1), .drop_last = false});
   EXPECT_EQ(loader.batches(), 11);
   const auto first = epoch(loader), second = epoch(loader);
   ASSERT_EQ(first.size(), 11u);
@@ -48,8 +48,8 @@ TEST(DataLoader, VisitsEveryRowOnceAndReshuffles) {
 }
 
 TEST(DataLoader, TrainingDropsTheLastBatchEvaluationKeepsIt) {
-  EXPECT_EQ(DataLoader(counting(103), {.batch_size = 10}).batches(), 10);
-  DataLoader evaluation(counting(25), {.batch_size = 10, .shuffle = false});
+  EXPECT_EQ(DataLoader(numbered(103), {.batch_size = 10}).batches(), 10);
+  DataLoader evaluation(numbered(25), {.batch_size = 10, .shuffle = false});
   const auto batches = epoch(evaluation);
   EXPECT_EQ(batches, epoch(evaluation));
   ASSERT_EQ(batches.size(), 3u);
@@ -59,19 +59,19 @@ TEST(DataLoader, TrainingDropsTheLastBatchEvaluationKeepsIt) {
 TEST(DataLoader, TheBatchesDoNotDependOnThreadsOrDepth) {
   std::vector<std::vector<Rows>> expected;
   for (const auto& [threads, depth] : {std::pair{0, 1}, {1, 1}, {1, 4}, {3, 2}, {4, 16}, {8, 100}}) {
-    DataLoader loader(counting(57), {.batch_size = 4, .key = Key(9), .threads = threads, .depth = depth});
+    DataLoader loader(numbered(57), {.batch_size = 4, .key = Key(9), .threads = threads, .depth = depth});
     std::vector<std::vector<Rows>> got;
     for (int e = 0; e < 5; ++e) got.push_back(epoch(loader));
     if (expected.empty()) expected = got;
     EXPECT_EQ(got, expected) << threads << " threads";
   }
-  DataLoader other(counting(57), {.batch_size = 4, .key = Key(10)});
+  DataLoader other(numbered(57), {.batch_size = 4, .key = Key(10)});
   EXPECT_NE(epoch(other), expected[0]);
 }
 
 TEST(DataLoader, ResumesExactlyWhereItWas) {
   const LoaderOptions options = {.batch_size = 5, .key = Key(4), .threads = 2};
-  DataLoader whole(counting(42), options);
+  DataLoader whole(numbered(42), options);
   std::vector<std::pair<LoaderState, Rows>> history;  // state before the batch, the batch
   for (int e = 0; e < 3; ++e)
     for (LoaderState before = whole.state();; before = whole.state()) {
@@ -81,7 +81,7 @@ TEST(DataLoader, ResumesExactlyWhereItWas) {
     }
   EXPECT_EQ(whole.state(), (LoaderState{3, 0}));
   for (std::size_t start = 0; start < history.size(); ++start) {
-    DataLoader resumed(counting(42), options);
+    DataLoader resumed(numbered(42), options);
     resumed.restore(history[start].first);
     EXPECT_EQ(resumed.state(), history[start].first);
     for (std::size_t i = start; i < std::min(start + 12, history.size()); ++i) {
@@ -89,7 +89,7 @@ TEST(DataLoader, ResumesExactlyWhereItWas) {
       EXPECT_EQ(b ? rows_of(*b) : Rows{}, history[i].second);
     }
   }
-  DataLoader rest(counting(42), options);
+  DataLoader rest(numbered(42), options);
   rest.restore({1, 6});
   EXPECT_EQ(epoch(rest).size(), 2u);  // the loop finishes the epoch
   EXPECT_EQ(epoch(rest).size(), 8u);
@@ -98,7 +98,7 @@ TEST(DataLoader, ResumesExactlyWhereItWas) {
 }
 
 TEST(DataLoader, ALoopLeftEarlyIsNotContinued) {
-  DataLoader loader(counting(40), {.batch_size = 10, .key = Key(2)});
+  DataLoader loader(numbered(40), {.batch_size = 10, .key = Key(2)});
   const auto first = epoch(loader), second = epoch(loader);
   loader.restore({0, 0});
   for (const Batch& b : loader) {
@@ -183,11 +183,11 @@ TEST(DataLoader, StopsInTheMiddleAndMoves) {
 }
 
 TEST(DataLoader, RefusesBadOptions) {
-  expect_error(ErrorKind::value, "batch_size is 0", [] { DataLoader(counting(5), {.batch_size = 0}); });
-  expect_error(ErrorKind::value, "threads is -1", [] { DataLoader(counting(5), {.batch_size = 1, .threads = -1}); });
-  expect_error(ErrorKind::value, "depth is 0", [] { DataLoader(counting(5), {.batch_size = 1, .depth = 0}); });
-  expect_error(ErrorKind::value, "5 rows make no batch of 6", [] { DataLoader(counting(5), {.batch_size = 6}); });
-  EXPECT_EQ(DataLoader(counting(5), {.batch_size = 6, .drop_last = false}).batches(), 1);
+  expect_error(ErrorKind::value, "batch_size is 0", [] { DataLoader(numbered(5), {.batch_size = 0}); });
+  expect_error(ErrorKind::value, "threads is -1", [] { DataLoader(numbered(5), {.batch_size = 1, .threads = -1}); });
+  expect_error(ErrorKind::value, "depth is 0", [] { DataLoader(numbered(5), {.batch_size = 1, .depth = 0}); });
+  expect_error(ErrorKind::value, "5 rows make no batch of 6", [] { DataLoader(numbered(5), {.batch_size = 6}); });
+  EXPECT_EQ(DataLoader(numbered(5), {.batch_size = 6, .drop_last = false}).batches(), 1);
   expect_error(ErrorKind::value, "no source", [] { DataLoader(std::shared_ptr<const Source>{}, {}); });
 }
 

@@ -23,7 +23,7 @@ Ids row(const Array& a, std::int64_t i) {
   return {v.begin() + i * width, v.begin() + (i + 1) * width};
 }
 
-Array counting(std::int64_t n) {
+Array ids_below(std::int64_t n) {
   Ids ids(static_cast<std::size_t>(n));
   for (std::int64_t i = 0; i < n; ++i) ids[static_cast<std::size_t>(i)] = i;
   return Array::from(ids, {n});
@@ -112,31 +112,31 @@ TEST(Text, FilesBecomeIds) {
 }
 
 TEST(Text, TheSplitIsAsNanoGpts) {
-  const auto [train, validation] = split_text(counting(15), 0.1);
+  const auto [train, validation] = split_text(ids_below(15), 0.1);
   EXPECT_EQ(train.numel(), 13);  // int(15 * 0.9)
   EXPECT_EQ(validation.numel(), 2);
   EXPECT_EQ(validation.values<std::int64_t>()[0], 13);
-  EXPECT_EQ(split_text(counting(1115394), 0.1).first.numel(), 1003854);
+  EXPECT_EQ(split_text(ids_below(1115394), 0.1).first.numel(), 1003854);
   for (const double f : {0.0, 1.0, -1.0, std::nan("")})
-    message_of(ErrorKind::value, [&] { split_text(counting(9), f); });
+    message_of(ErrorKind::value, [&] { split_text(ids_below(9), f); });
 }
 
 TEST(TextBlocks, StridedBlocksCoverWhatFits) {
-  const TextBlocks blocks(counting(10), 3, strided_blocks(3));  // begin at 0, 3, 6
+  const TextBlocks blocks(ids_below(10), 3, strided_blocks(3));  // begin at 0, 3, 6
   ASSERT_EQ(blocks.size(), 3);
   const Batch b = blocks.fetch(Ids{2, 0});
   EXPECT_EQ(row(b.x, 0), (Ids{6, 7, 8}));
   EXPECT_EQ(row(b.y, 0), (Ids{7, 8, 9}));
   EXPECT_EQ(row(b.x, 1), (Ids{0, 1, 2}));
-  EXPECT_EQ(TextBlocks(counting(9), 3, strided_blocks(3)).size(), 2);
-  EXPECT_EQ(TextBlocks(counting(4), 3, strided_blocks(3)).size(), 1);
-  EXPECT_EQ(TextBlocks(counting(10), 3, strided_blocks(1)).size(), 7);
-  EXPECT_EQ(TextBlocks(counting(10), 3, strided_blocks(100)).size(), 1);
+  EXPECT_EQ(TextBlocks(ids_below(9), 3, strided_blocks(3)).size(), 2);
+  EXPECT_EQ(TextBlocks(ids_below(4), 3, strided_blocks(3)).size(), 1);
+  EXPECT_EQ(TextBlocks(ids_below(10), 3, strided_blocks(1)).size(), 7);
+  EXPECT_EQ(TextBlocks(ids_below(10), 3, strided_blocks(100)).size(), 1);
   EXPECT_EQ(blocks.fetch({}).x.shape, (Shape{0, 3}));
 }
 
 TEST(TextBlocks, RandomBlocksReachEveryPlaceAndRepeat) {
-  const auto source = std::make_shared<TextBlocks>(counting(12), 4, random_blocks(1000));
+  const auto source = std::make_shared<TextBlocks>(ids_below(12), 4, random_blocks(1000));
   std::map<std::int64_t, int> seen;
   std::vector<std::vector<Ids>> first;
   for (const int threads : {0, 1, 4}) {
@@ -158,7 +158,7 @@ TEST(TextBlocks, RandomBlocksReachEveryPlaceAndRepeat) {
 }
 
 TEST(TextBlocks, ResumesInTheMiddleOfAnEpoch) {
-  const auto source = std::make_shared<TextBlocks>(counting(500), 8, random_blocks(40));
+  const auto source = std::make_shared<TextBlocks>(ids_below(500), 8, random_blocks(40));
   DataLoader whole(source, {.batch_size = 6, .key = Key{1}});
   for (int i = 0; i < 10; ++i) (void)whole.next();  // 6 batches an epoch and its end
   DataLoader resumed(source, {.batch_size = 6, .key = Key{1}, .threads = 3});
@@ -171,13 +171,13 @@ TEST(TextBlocks, ResumesInTheMiddleOfAnEpoch) {
 }
 
 TEST(TextBlocks, RefusesWhatCannotBe) {
-  EXPECT_THAT(message_of(ErrorKind::value, [] { TextBlocks(counting(4), 4, random_blocks(), "t.txt"); }),
+  EXPECT_THAT(message_of(ErrorKind::value, [] { TextBlocks(ids_below(4), 4, random_blocks(), "t.txt"); }),
               HasSubstr("t.txt: holds 4 symbols: a context of 4 needs at least 5"));
-  message_of(ErrorKind::value, [] { TextBlocks(counting(4), 0, random_blocks()); });
-  message_of(ErrorKind::value, [] { TextBlocks(counting(4), 2, {-1, 0}); });
-  message_of(ErrorKind::value, [] { TextBlocks(counting(10), 3, {3, 4}); });
+  message_of(ErrorKind::value, [] { TextBlocks(ids_below(4), 0, random_blocks()); });
+  message_of(ErrorKind::value, [] { TextBlocks(ids_below(4), 2, {-1, 0}); });
+  message_of(ErrorKind::value, [] { TextBlocks(ids_below(10), 3, {3, 4}); });
   message_of(ErrorKind::shape, [] { TextBlocks(Array::zeros(DType::f32, {9}), 3, random_blocks()); });
-  const TextBlocks blocks(counting(10), 3, random_blocks(5));
+  const TextBlocks blocks(ids_below(10), 3, random_blocks(5));
   for (const std::int64_t r : {-1, 5}) message_of(ErrorKind::value, [&] { blocks.fetch(Ids{r}); });
 }
 

@@ -8,17 +8,17 @@
 namespace bp::io {
 namespace {
 
-Table parse(const std::string& text, const CsvOptions& options = {}) {
+Table parse_text(const std::string& text, const CsvOptions& options = {}) {
   return parse_csv(bytes_of(text), "file.csv", options);
 }
 
 void bad(const std::string& part, const std::string& text, const CsvOptions& options = {}) {
-  expect_error(ErrorKind::format, part, [&] { parse(text, options); });
+  expect_error(ErrorKind::format, part, [&] { parse_text(text, options); });
 }
 
 TEST(Csv, ReadsNumbersAndCategories) {
-  const Table t = parse("length,species,weight\r\n1.5, setosa,-2e3\r\n+2,virginica,0\r\n3,setosa, 7 \r\n",
-                        {.categorical = {"species"}});
+  const Table t = parse_text("length,species,weight\r\n1.5, setosa,-2e3\r\n+2,virginica,0\r\n3,setosa, 7 \r\n",
+                             {.categorical = {"species"}});
   ASSERT_EQ(t.rows(), 3);
   EXPECT_THAT(t.column("length").values.values<float>(), testing::ElementsAre(1.5f, 2.0f, 3.0f));
   EXPECT_THAT(t.column("weight").values.values<float>(), testing::ElementsAre(-2000.0f, 0.0f, 7.0f));
@@ -31,35 +31,35 @@ TEST(Csv, ReadsNumbersAndCategories) {
 }
 
 TEST(Csv, CategoriesAreSortedOrFixed) {
-  const Table t = parse("d\n10\n9\n10\n-1\n", {.categorical = {"d"}});
+  const Table t = parse_text("d\n10\n9\n10\n-1\n", {.categorical = {"d"}});
   EXPECT_THAT(t.columns[0].categories, testing::ElementsAre("-1", "9", "10"));
   EXPECT_THAT(t.columns[0].values.values<std::int64_t>(), testing::ElementsAre(2, 1, 2, 0));
-  const Table fixed = parse("d\nb\nb\n", {.categories = {{"d", {"a", "b"}}}});
+  const Table fixed = parse_text("d\nb\nb\n", {.categories = {{"d", {"a", "b"}}}});
   EXPECT_THAT(fixed.columns[0].values.values<std::int64_t>(), testing::ElementsAre(1, 1));
   bad("line 3, column \"d\": unknown category \"bb\"", "d\nb\nbb\n", {.categories = {{"d", {"a", "b"}}}});
 }
 
 TEST(Csv, QuotesLineBreaksDelimitersAndMarks) {
-  const Table t = parse("\xef\xbb\xbf\"a b\";\"say \"\"so\"\"\"\n\n1;\"x;y\nz\"\r2;\"\"\n   \n3;\"\"\"\"",
-                        {.delimiter = ';', .categorical = {"say \"so\""}});
+  const Table t = parse_text("\xef\xbb\xbf\"a b\";\"say \"\"so\"\"\"\n\n1;\"x;y\nz\"\r2;\"\"\n   \n3;\"\"\"\"",
+                             {.delimiter = ';', .categorical = {"say \"so\""}});
   EXPECT_EQ(t.columns[0].name, "a b");
   EXPECT_THAT(t.columns[0].values.values<float>(), testing::ElementsAre(1, 2, 3));
   EXPECT_THAT(t.columns[1].categories, testing::ElementsAre("", "\"", "x;y\nz"));
-  EXPECT_EQ(parse("a\tb\n1\t2\n", {.delimiter = '\t'}).columns.size(), 2u);
+  EXPECT_EQ(parse_text("a\tb\n1\t2\n", {.delimiter = '\t'}).columns.size(), 2u);
 }
 
 TEST(Csv, NumbersDoNotDependOnTheLocale) {
   const std::string old = std::setlocale(LC_NUMERIC, nullptr);
   std::setlocale(LC_NUMERIC, "de_DE.UTF-8");  // where it is installed, a comma would be the decimal point
-  EXPECT_EQ(parse("a\n0.1\n", {.dtype = f64}).columns[0].values.data<double>()[0], 0.1);
+  EXPECT_EQ(parse_text("a\n0.1\n", {.dtype = f64}).columns[0].values.data<double>()[0], 0.1);
   std::setlocale(LC_NUMERIC, old.c_str());
 }
 
 TEST(Csv, TinyNumbersAreZeroHugeOnesAreNot) {
-  const Table t = parse("a\n1e-400\n-1e-60\n1e-320\n");
+  const Table t = parse_text("a\n1e-400\n-1e-60\n1e-320\n");
   EXPECT_EQ(t.columns[0].values.data<float>()[0], 0.0f);
   EXPECT_TRUE(std::signbit(t.columns[0].values.data<float>()[1]));
-  EXPECT_EQ(parse("a\n1e-320\n", {.dtype = f64}).columns[0].values.data<double>()[0], 1e-320);
+  EXPECT_EQ(parse_text("a\n1e-320\n", {.dtype = f64}).columns[0].values.data<double>()[0], 1e-320);
   bad("line 2, column \"a\": 1e39 is too large for f32", "a\n1e39\n");
   bad("too large for f64", "a\n-1e999\n", {.dtype = f64});
 }
@@ -67,12 +67,12 @@ TEST(Csv, TinyNumbersAreZeroHugeOnesAreNot) {
 TEST(Csv, MissingValues) {
   const std::string text = "a,b\n1,2\nNA,3\n4,\n5,6\n";
   bad("line 3, column \"a\": the value is missing (\"NA\")", text);
-  const Table nan = parse(text, {.missing = Missing::nan});
+  const Table nan = parse_text(text, {.missing = Missing::nan});
   EXPECT_TRUE(std::isnan(nan.columns[0].values.data<float>()[1]));
   EXPECT_TRUE(std::isnan(nan.columns[1].values.data<float>()[2]));
-  const Table dropped = parse(text, {.missing = Missing::drop_row});
+  const Table dropped = parse_text(text, {.missing = Missing::drop_row});
   EXPECT_THAT(dropped.columns[0].values.values<float>(), testing::ElementsAre(1, 5));
-  const Table selected = parse(text, {.columns = {"b"}, .missing = Missing::drop_row});
+  const Table selected = parse_text(text, {.columns = {"b"}, .missing = Missing::drop_row});
   EXPECT_THAT(selected.columns[0].values.values<float>(), testing::ElementsAre(2, 3, 6));
   bad("column \"a\": the value is missing", "a,b\n?,1\n", {.categorical = {"a"}, .missing = Missing::nan});
   bad("no rows follow the header (1 with missing values", "a\nNA\n", {.missing = Missing::drop_row});
@@ -81,7 +81,8 @@ TEST(Csv, MissingValues) {
 TEST(Csv, NonFiniteLiterals) {
   for (const std::string v : {"nan", "NaN", "inf", "-Infinity", "nan(1)"}) {
     bad("line 2, column \"a\": " + v + " is not a finite number", "a\n" + v + "\n");
-    EXPECT_FALSE(std::isfinite(parse("a\n" + v + "\n", {.allow_non_finite = true}).columns[0].values.data<float>()[0]));
+    EXPECT_FALSE(
+        std::isfinite(parse_text("a\n" + v + "\n", {.allow_non_finite = true}).columns[0].values.data<float>()[0]));
   }
 }
 
@@ -102,10 +103,11 @@ TEST(Csv, SaysWhatIsWrong) {
   bad("", std::string("\xff\xfe"
                       "a\0\n\0",
                       6));
-  expect_error(ErrorKind::value, "did you mean \"weight\"", [] { parse("weight\n1\n", {.categorical = {"wieght"}}); });
-  expect_error(ErrorKind::value, "no column \"c\"", [] { parse("a,b\n1,2\n", {.columns = {"c"}}); });
-  expect_error(ErrorKind::value, "delimiter", [] { parse("a\n1\n", {.delimiter = '"'}); });
-  expect_error(ErrorKind::dtype, "f32 or f64", [] { parse("a\n1\n", {.dtype = i32}); });
+  expect_error(ErrorKind::value, "did you mean \"weight\"",
+               [] { parse_text("weight\n1\n", {.categorical = {"wieght"}}); });
+  expect_error(ErrorKind::value, "no column \"c\"", [] { parse_text("a,b\n1,2\n", {.columns = {"c"}}); });
+  expect_error(ErrorKind::value, "delimiter", [] { parse_text("a\n1\n", {.delimiter = '"'}); });
+  expect_error(ErrorKind::dtype, "f32 or f64", [] { parse_text("a\n1\n", {.dtype = i32}); });
 }
 
 TEST(Csv, RoundTrips) {

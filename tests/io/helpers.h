@@ -50,7 +50,9 @@ inline void spill(const std::string& path, const std::string& content) {
   std::ofstream(path, std::ios::binary) << content;
 }
 
-inline io::Bytes bytes_of(const std::string& s) { return {reinterpret_cast<const std::byte*>(s.data()), s.size()}; }
+namespace io {
+inline Bytes bytes_of(const std::string& s) { return {reinterpret_cast<const std::byte*>(s.data()), s.size()}; }
+}  // namespace io
 
 template <class F> void expect_error(ErrorKind kind, const std::string& part, F&& f) {
   try {
@@ -68,7 +70,7 @@ template <class Parse> int damage(const std::string& valid, Parse&& parse) {
   int refused = 0;
   const auto run = [&](const std::string& bytes, const char* how, std::size_t at) {
     // An exact heap copy, so that a sanitizer sees every read past the end.
-    const std::vector<std::byte> copy(bytes_of(bytes).begin(), bytes_of(bytes).end());
+    const std::vector<std::byte> copy(io::bytes_of(bytes).begin(), io::bytes_of(bytes).end());
     try {
       parse(io::Bytes(copy));
     } catch (const Error& e) {

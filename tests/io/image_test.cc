@@ -22,7 +22,7 @@ namespace {
 using ::testing::HasSubstr;
 using Values = std::vector<std::uint8_t>;
 
-Bytes bytes_of(const Values& v) { return {reinterpret_cast<const std::byte*>(v.data()), v.size()}; }
+Bytes elements_of(const Values& v) { return {reinterpret_cast<const std::byte*>(v.data()), v.size()}; }
 Values values_of(const Array& a) {
   const auto v = a.values<std::uint8_t>();
   return {v.begin(), v.end()};
@@ -92,25 +92,25 @@ const Values kGrey{76, 150, 29, 18, 48, 255};
 
 TEST(Png, PixelsAreExact) {
   const Values rgb = png(PNG_FORMAT_RGB, 2, 3, kRgb);
-  const Array image = parse_image(bytes_of(rgb), "x.png");
+  const Array image = parse_image(elements_of(rgb), "x.png");
   EXPECT_EQ(image.shape, (Shape{2, 3, 3}));
   EXPECT_EQ(values_of(image), kRgb);
-  EXPECT_EQ(values_of(parse_image(bytes_of(rgb), "x.png", {.channels = 1})), kGrey);
+  EXPECT_EQ(values_of(parse_image(elements_of(rgb), "x.png", {.channels = 1})), kGrey);
   const Values grey = png(PNG_FORMAT_GRAY, 2, 3, kGrey);
-  EXPECT_EQ(values_of(parse_image(bytes_of(grey), "x.png", {.channels = 1})), kGrey);
-  const Values three = values_of(parse_image(bytes_of(grey), "x.png"));
+  EXPECT_EQ(values_of(parse_image(elements_of(grey), "x.png", {.channels = 1})), kGrey);
+  const Values three = values_of(parse_image(elements_of(grey), "x.png"));
   for (std::size_t i = 0; i < 18; ++i) EXPECT_EQ(three[i], kGrey[i / 3]);
 }
 
 TEST(Png, OtherLayouts) {
   // Transparency is dropped, colours stay.
-  EXPECT_EQ(values_of(parse_image(bytes_of(png(PNG_FORMAT_RGBA, 1, 2, {1, 2, 3, 255, 4, 5, 6, 128})), "x")),
+  EXPECT_EQ(values_of(parse_image(elements_of(png(PNG_FORMAT_RGBA, 1, 2, {1, 2, 3, 255, 4, 5, 6, 128})), "x")),
             (Values{1, 2, 3, 4, 5, 6}));
-  EXPECT_EQ(values_of(parse_image(bytes_of(png(PNG_FORMAT_GA, 1, 2, {7, 255, 9, 128})), "x", {.channels = 1})),
+  EXPECT_EQ(values_of(parse_image(elements_of(png(PNG_FORMAT_GA, 1, 2, {7, 255, 9, 128})), "x", {.channels = 1})),
             (Values{7, 9}));
-  EXPECT_EQ(
-      values_of(parse_image(bytes_of(png(PNG_FORMAT_RGB_COLORMAP, 1, 3, {1, 0, 1}, {10, 20, 30, 200, 100, 50})), "x")),
-      (Values{200, 100, 50, 10, 20, 30, 200, 100, 50}));
+  EXPECT_EQ(values_of(parse_image(
+                elements_of(png(PNG_FORMAT_RGB_COLORMAP, 1, 3, {1, 0, 1}, {10, 20, 30, 200, 100, 50})), "x")),
+            (Values{200, 100, 50, 10, 20, 30, 200, 100, 50}));
 }
 
 TEST(Png, WritesWhatItReads) {
@@ -137,20 +137,20 @@ TEST(Jpeg, PixelsAreClose) {
   for (const bool progressive : {false, true}) {
     const Values pixels = smooth(17, 23, 3);
     const Values file = jpeg(17, 23, pixels, {.progressive = progressive});
-    const Array image = parse_image(bytes_of(file), "x.jpg");
+    const Array image = parse_image(elements_of(file), "x.jpg");
     EXPECT_EQ(image.shape, (Shape{17, 23, 3}));
     expect_near(values_of(image), pixels, 6);
     Values grey;
     for (std::size_t i = 0; i < pixels.size(); i += 3)
       grey.push_back(
           static_cast<std::uint8_t>(std::lround(0.299 * pixels[i] + 0.587 * pixels[i + 1] + 0.114 * pixels[i + 2])));
-    expect_near(values_of(parse_image(bytes_of(file), "x.jpg", {.channels = 1})), grey, 6);
+    expect_near(values_of(parse_image(elements_of(file), "x.jpg", {.channels = 1})), grey, 6);
   }
   const Values grey = smooth(9, 9, 1), file = jpeg(9, 9, grey, {.space = JCS_GRAYSCALE, .components = 1});
-  expect_near(values_of(parse_image(bytes_of(file), "x", {.channels = 1})), grey, 4);
+  expect_near(values_of(parse_image(elements_of(file), "x", {.channels = 1})), grey, 4);
   Values three;
   for (const std::uint8_t v : grey) three.insert(three.end(), 3, v);
-  expect_near(values_of(parse_image(bytes_of(file), "x")), three, 4);
+  expect_near(values_of(parse_image(elements_of(file), "x")), three, 4);
 }
 
 TEST(Jpeg, FourInks) {
@@ -158,7 +158,7 @@ TEST(Jpeg, FourInks) {
   for (int i = 0; i < 64; ++i) inks.insert(inks.end(), {30, 60, 90, 51});
   // libjpeg marks CMYK as Adobe's, so the inks count as inverted: 255 is none.
   const Values file = jpeg(8, 8, inks, {.quality = 100, .space = JCS_CMYK, .components = 4});
-  const Values rgb = values_of(parse_image(bytes_of(file), "x"));
+  const Values rgb = values_of(parse_image(elements_of(file), "x"));
   EXPECT_NEAR(rgb[0], 30 * 51 / 255.0, 2);
   EXPECT_NEAR(rgb[1], 60 * 51 / 255.0, 2);
   EXPECT_NEAR(rgb[2], 90 * 51 / 255.0, 2);
@@ -168,12 +168,12 @@ TEST(Image, OtherFilesAreNotImages) {
   EXPECT_THAT(message_of(ErrorKind::format, [] { parse_image({}, "x.png"); }), HasSubstr("x.png: the file is empty"));
   EXPECT_THAT(message_of(ErrorKind::format,
                          [] {
-                           parse_image(bytes_of(Values{'G', 'I', 'F', '8'}), "x.png");
+                           parse_image(elements_of(Values{'G', 'I', 'F', '8'}), "x.png");
                          }),
               HasSubstr("expected a PNG or JPEG image"));
   const Values one = png(PNG_FORMAT_GRAY, 1, 1, {1});
-  message_of(ErrorKind::value, [&] { parse_image(bytes_of(one), "x", {.channels = 2}); });
-  message_of(ErrorKind::value, [&] { parse_image(bytes_of(one), "x", {.max_pixels = 0}); });
+  message_of(ErrorKind::value, [&] { parse_image(elements_of(one), "x", {.channels = 2}); });
+  message_of(ErrorKind::value, [&] { parse_image(elements_of(one), "x", {.max_pixels = 0}); });
 }
 
 // Cut at every byte: always an error that names the file.
@@ -181,7 +181,8 @@ TEST(Image, EveryTruncationIsFound) {
   for (const Values& file : {png(PNG_FORMAT_RGB, 5, 4, smooth(5, 4, 3)), jpeg(9, 10, smooth(9, 10, 3)),
                              jpeg(9, 10, smooth(9, 10, 3), {.progressive = true})})
     for (std::size_t n = 0; n < file.size(); ++n) {
-      const std::string message = message_of(ErrorKind::format, [&] { parse_image(bytes_of(file).first(n), "cut"); });
+      const std::string message =
+          message_of(ErrorKind::format, [&] { parse_image(elements_of(file).first(n), "cut"); });
       EXPECT_THAT(message, HasSubstr("cut: ")) << n;
     }
 }
@@ -192,7 +193,7 @@ TEST(Jpeg, DataThatEndBeforeTheEndAreFound) {
     Values file = jpeg(32, 32, smooth(32, 32, 3), {.progressive = progressive});
     file.resize(file.size() - 20);
     file.insert(file.end(), {0xFF, 0xD9});
-    EXPECT_THAT(message_of(ErrorKind::format, [&] { parse_image(bytes_of(file), "cut.jpg"); }),
+    EXPECT_THAT(message_of(ErrorKind::format, [&] { parse_image(elements_of(file), "cut.jpg"); }),
                 HasSubstr("cut.jpg: a damaged JPEG image: "));
   }
 }
@@ -207,7 +208,7 @@ TEST(Image, EveryFlippedBitIsSurvived) {
       for (int bit = 0; bit < 8; ++bit) {
         file[i] = static_cast<std::uint8_t>(file[i] ^ (1 << bit));
         try {
-          const Array image = parse_image(bytes_of(file), "x", {.max_pixels = 1 << 16});
+          const Array image = parse_image(elements_of(file), "x", {.max_pixels = 1 << 16});
           EXPECT_LE(image.shape[0] * image.shape[1], 1 << 16);
         } catch (const Error& e) { EXPECT_EQ(e.kind(), ErrorKind::format); }
         file[i] = original[i];
@@ -224,13 +225,13 @@ TEST(Image, HugeClaimsAreRefusedBeforeMemoryIsTaken) {
     for (int k = 0; k < 8; ++k) crc = crc >> 1 ^ (0xEDB88320u & (0 - (crc & 1)));
   }
   for (std::size_t i = 0; i < 4; ++i) file[29 + i] = static_cast<std::uint8_t>(~crc >> (24 - 8 * i));
-  EXPECT_THAT(message_of(ErrorKind::format, [&] { parse_image(bytes_of(file), "big.png"); }),
+  EXPECT_THAT(message_of(ErrorKind::format, [&] { parse_image(elements_of(file), "big.png"); }),
               HasSubstr("big.png: claims 2147483647 x 2147483647 pixels: expected at most 67108864"));
   Values large = jpeg(8, 8, smooth(8, 8, 3));
   for (std::size_t i = 0; i + 8 < large.size(); ++i)
     if (large[i] == 0xFF && large[i + 1] == 0xC0)
       std::fill_n(large.begin() + static_cast<std::ptrdiff_t>(i) + 5, 4, 0xFE);
-  EXPECT_THAT(message_of(ErrorKind::format, [&] { parse_image(bytes_of(large), "big.jpg"); }),
+  EXPECT_THAT(message_of(ErrorKind::format, [&] { parse_image(elements_of(large), "big.jpg"); }),
               HasSubstr("big.jpg: claims 65278 x 65278 pixels"));
 }
 

@@ -21,7 +21,7 @@ std::string dict(const std::string& descr, const std::string& shape, const char*
   return "{'descr': '" + descr + "', 'fortran_order': " + fortran + ", 'shape': " + shape + ", }   \n";
 }
 
-Array parse(const std::string& s) { return parse_npy(bytes_of(s), "file.npy"); }
+Array parse_array(const std::string& s) { return parse_npy(bytes_of(s), "file.npy"); }
 
 TEST(Npy, RoundTrips) {
   TempDir dir;
@@ -51,20 +51,20 @@ TEST(Npy, WritesWhatNumPyWrites) {
 TEST(Npy, ReadsFortranOrderAndByteOrders) {
   // [[1, 2, 3], [4, 5, 6]] stored by columns.
   const std::string columns("\x01\x04\x02\x05\x03\x06", 6);
-  const Array a = parse(npy(dict("|u1", "(2, 3)", "True"), columns));
+  const Array a = parse_array(npy(dict("|u1", "(2, 3)", "True"), columns));
   EXPECT_THAT(a.values<std::uint8_t>(), testing::ElementsAre(1, 2, 3, 4, 5, 6));
   std::string cube;
   for (int k = 0; k < 4; ++k)
     for (int j = 0; j < 3; ++j)
       for (int i = 0; i < 2; ++i) cube += static_cast<char>(i * 12 + j * 4 + k);
-  const Array c = parse(npy(dict("|u1", "(2, 3, 4)", "True"), cube));
+  const Array c = parse_array(npy(dict("|u1", "(2, 3, 4)", "True"), cube));
   for (int i = 0; i < 24; ++i) EXPECT_EQ(c.data<std::uint8_t>()[i], i);
-  EXPECT_EQ(parse(npy(dict(">i4", "(1,)"), std::string("\0\0\1\2", 4))).data<std::int32_t>()[0], 258);
-  EXPECT_EQ(parse(npy(dict(">f8", "()"), std::string("\xbf\xe0\0\0\0\0\0\0", 8))).data<double>()[0], -0.5);
-  EXPECT_EQ(parse(npy(dict("<i2", "(1,)"), "\xfe\xff", 2)).data<std::int32_t>()[0], -2);
-  EXPECT_EQ(parse(npy(dict("|i1", "(1,)"), "\xff", 3)).data<std::int32_t>()[0], -1);
-  EXPECT_EQ(parse(npy(dict("<u4", "(1,)"), "\xff\xff\xff\xff")).data<std::int64_t>()[0], 0xffffffffll);
-  EXPECT_EQ(parse(npy(dict("|b1", "(2,)"), std::string("\0\2", 2))).data<bool>()[1], true);
+  EXPECT_EQ(parse_array(npy(dict(">i4", "(1,)"), std::string("\0\0\1\2", 4))).data<std::int32_t>()[0], 258);
+  EXPECT_EQ(parse_array(npy(dict(">f8", "()"), std::string("\xbf\xe0\0\0\0\0\0\0", 8))).data<double>()[0], -0.5);
+  EXPECT_EQ(parse_array(npy(dict("<i2", "(1,)"), "\xfe\xff", 2)).data<std::int32_t>()[0], -2);
+  EXPECT_EQ(parse_array(npy(dict("|i1", "(1,)"), "\xff", 3)).data<std::int32_t>()[0], -1);
+  EXPECT_EQ(parse_array(npy(dict("<u4", "(1,)"), "\xff\xff\xff\xff")).data<std::int64_t>()[0], 0xffffffffll);
+  EXPECT_EQ(parse_array(npy(dict("|b1", "(2,)"), std::string("\0\2", 2))).data<bool>()[1], true);
 }
 
 TEST(Npy, HalvesBecomeFloats) {
@@ -73,15 +73,15 @@ TEST(Npy, HalvesBecomeFloats) {
                                                    {0x8000, -0.0f},      {0x7c00, INFINITY}};
   for (const auto& [bits, value] : cases) {
     const std::string two{static_cast<char>(bits & 0xff), static_cast<char>(bits >> 8)};
-    const float got = parse(npy(dict("<f2", "(1,)"), two)).data<float>()[0];
+    const float got = parse_array(npy(dict("<f2", "(1,)"), two)).data<float>()[0];
     EXPECT_EQ(std::bit_cast<std::uint32_t>(got), std::bit_cast<std::uint32_t>(value)) << bits;
   }
-  EXPECT_TRUE(std::isnan(parse(npy(dict("<f2", "(1,)"), "\x01\x7e")).data<float>()[0]));
+  EXPECT_TRUE(std::isnan(parse_array(npy(dict("<f2", "(1,)"), "\x01\x7e")).data<float>()[0]));
 }
 
 TEST(Npy, SaysWhatIsWrong) {
   const auto bad = [](const std::string& part, const std::string& s) {
-    expect_error(ErrorKind::format, part, [&] { parse(s); });
+    expect_error(ErrorKind::format, part, [&] { parse_array(s); });
   };
   bad("magic", "");
   bad("magic", "PK\x03\x04 and so on");

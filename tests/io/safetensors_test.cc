@@ -12,7 +12,7 @@ std::string file_of(const std::string& header, const std::string& data) {
   return s + header + data;
 }
 
-SafeTensors parse(const std::string& s) { return parse_safetensors(bytes_of(s), "file.safetensors"); }
+SafeTensors parse_tensors(const std::string& s) { return parse_safetensors(bytes_of(s), "file.safetensors"); }
 
 std::string entry(const std::string& name, const std::string& dtype, const std::string& shape,
                   const std::string& range) {
@@ -72,7 +72,7 @@ TEST(SafeTensors, ReadsForeignFiles) {
   for (const std::string& padded : {h, h + " ", h + "  ", h + "   "}) {
     const std::string s = file_of(padded, std::string("\x07\x00\x3c\x00\xc0\x01\x00\x00\x00", 9));
     spill(dir / "f", s);
-    for (const SafeTensors& t : {parse(s), read_safetensors(dir / "f", {.map = true})}) {
+    for (const SafeTensors& t : {parse_tensors(s), read_safetensors(dir / "f", {.map = true})}) {
       EXPECT_THAT(t.find("a")->values<float>(), testing::ElementsAre(1.0f, -2.0f));
       EXPECT_EQ(t.find("i")->data<std::int32_t>()[0], 1);
       EXPECT_EQ(t.find("e")->shape, Shape({0, 3}));
@@ -101,7 +101,7 @@ TEST(SafeTensors, MappedTensorsOutliveTheResultAndTheFile) {
 
 TEST(SafeTensors, SaysWhatIsWrong) {
   const auto bad = [](const std::string& part, const std::string& s) {
-    expect_error(ErrorKind::format, part, [&] { parse(s); });
+    expect_error(ErrorKind::format, part, [&] { parse_tensors(s); });
     TempDir dir;
     spill(dir / "f", s);
     for (bool map : {false, true})

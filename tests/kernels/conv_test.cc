@@ -4,17 +4,11 @@
 #include <cmath>
 #include <vector>
 
-#include "bp/rng.h"
 #include "cpu/kernels/conv_direct.h"
+#include "kernels/values.h"
 
 namespace bp::cpu {
 namespace {
-
-template <class T> std::vector<T> random_values(Rng& rng, std::int64_t n) {
-  std::vector<T> v(static_cast<std::size_t>(n));
-  for (T& x : v) x = static_cast<T>(rng.uniform() * 2 - 1);
-  return v;
-}
 
 // Calls f(x index, w index, y index) for every term of the convolution, indices at channel 0 (w: at [tap, 0, 0]).
 template <class F> void each_term(const ConvSpec& s, F f) {

@@ -10,6 +10,7 @@
 
 #include "bp/rng.h"
 #include "cpu/kernels/loop_program.h"
+#include "kernels/space.h"
 
 namespace bp::cpu {
 namespace {
@@ -122,12 +123,6 @@ void check(const LoopProgram& p, double tolerance = 0, std::function<void(Tensor
     for (std::size_t k = 0; k < p.operands.size(); ++k)
       ASSERT_EQ(many.bytes(k), one.bytes(k)) << threads << " threads, operand " << k;
   }
-}
-
-LoopProgram space(std::int64_t rows, std::int64_t cols, DType compute) {
-  LoopProgram p;
-  p.rows = rows, p.cols = cols, p.compute = compute;
-  return p;
 }
 
 using Size = std::pair<std::int64_t, std::int64_t>;

@@ -3,17 +3,11 @@
 
 #include <cmath>
 
-#include "bp/rng.h"
 #include "cpu/kernels/matmul.h"
+#include "kernels/values.h"
 
 namespace bp::cpu {
 namespace {
-
-template <class T> std::vector<T> random_values(Rng& rng, std::int64_t n) {
-  std::vector<T> v(static_cast<std::size_t>(n));
-  for (T& x : v) x = static_cast<T>(rng.uniform() * 2 - 1);
-  return v;
-}
 
 template <class T> void check_as(MatmulSpec s, int threads) {
   s.dtype = dtype_of<T>;

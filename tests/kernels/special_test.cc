@@ -13,6 +13,7 @@
 #include "cpu/kernels/loop_program.h"
 #include "cpu/kernels/loop_tiles.h"
 #include "cpu/kernels/matmul_micro.h"
+#include "kernels/space.h"
 
 namespace bp::cpu {
 namespace {
@@ -71,12 +72,6 @@ Runs<T> run_both(const LoopProgram& p, const std::vector<std::vector<T>>& inputs
   loop.run(fast.data(), 1, workspace);
   reference_run(p, slow.data());
   return r;
-}
-
-LoopProgram space(std::int64_t rows, std::int64_t cols, DType compute) {
-  LoopProgram p;
-  p.rows = rows, p.cols = cols, p.compute = compute;
-  return p;
 }
 
 template <class T> void check_unary(LoopOp op) {

@@ -10,6 +10,7 @@
 #include "bp/compile.h"
 #include "bp/error.h"
 #include "bp/grad.h"
+#include "message_of.h"
 
 namespace bp {
 namespace {
@@ -18,17 +19,10 @@ Tensor numbers(const Shape& shape, std::uint64_t seed, DType dtype = f32) {
   return random_normal(random_state(Key(seed)), shape, dtype);
 }
 
-std::string message(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) { return e.what(); }
-  return "nothing was thrown";
-}
-
 TEST(Attention, MessagesNameWhatWasExpected) {
   const Tensor q = zeros({2, 3, 4, 8}), k = zeros({2, 5, 2, 8});
   const auto said = [&](const Tensor& a, const Tensor& b, const Tensor& c, const AttentionOptions& o = {}) {
-    return message([&] { attention(a, b, c, o); });
+    return message_of([&] { attention(a, b, c, o); });
   };
   using testing::HasSubstr;
   EXPECT_THAT(said(zeros({3, 8}), k, k), HasSubstr("[attention] expected q [B, Tq, H, D], got [3, 8]"));
@@ -43,7 +37,7 @@ TEST(Attention, MessagesNameWhatWasExpected) {
   EXPECT_THAT(said(q, k, k, {.dropout = 0.5, .random_state = scalar(1, i64)}),
               HasSubstr("random_state i64[2], got i64"));
   EXPECT_THAT(said(cast(q, i32), k, k), HasSubstr("expected floating tensors, got i32"));
-  EXPECT_THAT(message([&] { attend(zeros({2, 4, 3, 6}), k); }), HasSubstr("[attend] expected weights"));
+  EXPECT_THAT(message_of([&] { attend(zeros({2, 4, 3, 6}), k); }), HasSubstr("[attend] expected weights"));
 }
 
 // With a mask, by lengths, and where there are no keys: zeros, and zero gradients.

@@ -6,6 +6,7 @@
 #include "bp/error.h"
 #include "bp/grad.h"
 #include "bp/ops.h"
+#include "message_of.h"
 #include "trace/node.h"
 
 namespace bp {
@@ -24,13 +25,6 @@ CustomOp twice() {
 
 Tensor apply(CustomOp op, const Tensor& x) {
   return custom_op(std::make_shared<const CustomOp>(std::move(op)), {x})[0];
-}
-
-template <class F> std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& e) { return std::string(name_of(e.kind())) + ": " + e.what(); }
-  return "no error";
 }
 
 Tensor three() { return watch(Tensor::from<double>({1, 2, 3})); }

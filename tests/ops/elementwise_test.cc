@@ -9,14 +9,13 @@
 #include "bp/error.h"
 #include "bp/grad.h"
 #include "bp/ops.h"
+#include "ops/values.h"
 
 namespace bp {
 namespace {
 
 using testing::ElementsAre;
 using Values = std::vector<double>;
-constexpr double kInf = std::numeric_limits<double>::infinity();
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 Tensor vec(const Values& v) { return watch(Tensor::from(v, Shape{static_cast<std::int64_t>(v.size())})); }
 Values values(const Tensor& t) { return t.to_vector<double>(); }

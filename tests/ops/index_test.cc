@@ -8,6 +8,8 @@
 #include "bp/error.h"
 #include "bp/grad.h"
 #include "bp/ops.h"
+#include "message_of.h"
+#include "ops/values.h"
 
 namespace bp {
 namespace {
@@ -15,24 +17,11 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr double kInf = std::numeric_limits<double>::infinity();
-const double kNaN = std::numeric_limits<double>::quiet_NaN();
-
-std::vector<double> reals(const Tensor& x) { return x.to_vector<double>(); }
-std::vector<std::int64_t> ints(const Tensor& x) { return x.to_vector<std::int64_t>(); }
-
 // Computed indices: those that are given are checked before anything runs, these cannot be.
 Tensor computed(std::initializer_list<std::int64_t> indices) {
   std::vector<std::int64_t> shifted;
   for (std::int64_t i : indices) shifted.push_back(i - 7);
   return Tensor::from(shifted, {static_cast<std::int64_t>(shifted.size())}) + 7;
-}
-
-template <class F> std::string message(F f) {
-  try {
-    f();
-  } catch (const Error& e) { return e.what(); }
-  return "no error";
 }
 
 TEST(Index, GatherOutOfRangeIsNaNOrZero) {
@@ -70,17 +59,17 @@ TEST(Index, OneHot) {
   EXPECT_EQ(one_hot(ids, 3).shape(), (Shape{2, 2, 3}));
   EXPECT_EQ(reals(one_hot(full({1}, 255, u8), 300))[255], 1);
   EXPECT_EQ(sum(one_hot(full({1}, 255, u8), 300)).item(), 1);
-  EXPECT_THAT(message([] { one_hot(zeros({2}), 3); }), HasSubstr("[one_hot] expected integer ids, got f32[2]"));
+  EXPECT_THAT(message_of([] { one_hot(zeros({2}), 3); }), HasSubstr("[one_hot] expected integer ids, got f32[2]"));
 }
 
 TEST(Index, Errors) {
   const Tensor x = zeros({3, 4}), at = zeros({2}, i64);
-  EXPECT_THAT(message([&] { gather(x, zeros({2})); }), HasSubstr("[gather] expected indices of dtype i32 or i64"));
-  EXPECT_THAT(message([&] { gather(x, at, 2); }), HasSubstr("axis 2"));
-  EXPECT_THAT(message([&] { take_along(x, at, 1); }), HasSubstr("[take_along] expected indices like [3, 4]"));
-  EXPECT_THAT(message([&] { scatter_add({5, 4}, at, zeros({2, 3})); }), HasSubstr("expected updates [2, 4]"));
-  EXPECT_THAT(message([&] { scatter_add({}, at, x); }), HasSubstr("[scatter_add] expected a shape with an axis"));
-  EXPECT_THAT(message([&] { scatter_along(x, at, 1, 3); }), HasSubstr("[scatter_along] expected indices [3, 4]"));
+  EXPECT_THAT(message_of([&] { gather(x, zeros({2})); }), HasSubstr("[gather] expected indices of dtype i32 or i64"));
+  EXPECT_THAT(message_of([&] { gather(x, at, 2); }), HasSubstr("axis 2"));
+  EXPECT_THAT(message_of([&] { take_along(x, at, 1); }), HasSubstr("[take_along] expected indices like [3, 4]"));
+  EXPECT_THAT(message_of([&] { scatter_add({5, 4}, at, zeros({2, 3})); }), HasSubstr("expected updates [2, 4]"));
+  EXPECT_THAT(message_of([&] { scatter_add({}, at, x); }), HasSubstr("[scatter_add] expected a shape with an axis"));
+  EXPECT_THAT(message_of([&] { scatter_along(x, at, 1, 3); }), HasSubstr("[scatter_along] expected indices [3, 4]"));
 }
 
 TEST(Sort, IsStableInBothDirections) {
@@ -103,7 +92,7 @@ TEST(Sort, AlongTheFirstAxisAndOfEveryDtype) {
     EXPECT_THAT(reals(sort(x, 0).first), ElementsAre(1, 0, 2, 1, 3, 5)) << name_of(t);
     EXPECT_THAT(ints(sort(x, 0).second), ElementsAre(1, 0, 2, 2, 0, 1)) << name_of(t);
   }
-  EXPECT_THAT(message([] { top_k(zeros({3}), 4); }), HasSubstr("[top_k] expected 0 <= k <= 3"));
+  EXPECT_THAT(message_of([] { top_k(zeros({3}), 4); }), HasSubstr("[top_k] expected 0 <= k <= 3"));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include "bp/error.h"
 #include "bp/grad.h"
 #include "bp/ops.h"
+#include "message_of.h"
 #include "ops/reference_run.h"
 #include "trace/node.h"
 
@@ -56,14 +57,14 @@ void check(const Shape& batch_a, const Shape& batch_b, std::int64_t m, std::int6
 }
 
 TEST(Matmul, MatchesTheSumForEveryTransposeAndBroadcast) {
-  struct Case {
+  struct Product {
     Shape batch_a, batch_b;
     std::int64_t m, n, k;
   };
-  const Case cases[] = {{{}, {}, 3, 4, 5},      {{}, {}, 1, 1, 1},  {{}, {}, 17, 1, 33}, {{2, 3}, {2, 3}, 3, 4, 5},
-                        {{2, 1}, {3}, 3, 2, 7}, {{}, {4}, 2, 3, 4}, {{4}, {}, 2, 3, 4},  {{1, 5}, {2, 1}, 2, 2, 2},
-                        {{0}, {1}, 2, 3, 4},    {{}, {}, 2, 3, 0},  {{}, {}, 0, 3, 4}};
-  for (const Case& c : cases)
+  const Product cases[] = {{{}, {}, 3, 4, 5},      {{}, {}, 1, 1, 1},  {{}, {}, 17, 1, 33}, {{2, 3}, {2, 3}, 3, 4, 5},
+                           {{2, 1}, {3}, 3, 2, 7}, {{}, {4}, 2, 3, 4}, {{4}, {}, 2, 3, 4},  {{1, 5}, {2, 1}, 2, 2, 2},
+                           {{0}, {1}, 2, 3, 4},    {{}, {}, 2, 3, 0},  {{}, {}, 0, 3, 4}};
+  for (const Product& c : cases)
     for (const DType t : {f64, f32, bf16, i64, i32})
       for (int f = 0; f < 4; ++f) check(c.batch_a, c.batch_b, c.m, c.n, c.k, (f & 1) != 0, (f & 2) != 0, t);
 }
@@ -75,11 +76,10 @@ TEST(Matmul, NarrowIntegersAccumulateIn64Bits) {
 }
 
 TEST(Matmul, ErrorsNameExpectedAndReceived) {
-  const auto message = [](const Shape& a, const Shape& b, bool ta, bool tb, DType tb_type = f32) -> std::string {
-    try {
+  const auto message = [](const Shape& a, const Shape& b, bool ta, bool tb, DType tb_type = f32) {
+    return error_of([&] {
       run_reference(OpId::matmul, {random_tensor(a, 1, f32), random_tensor(b, 2, tb_type)}, flags(ta, tb));
-    } catch (const Error& e) { return std::string(name_of(e.kind())) + ": " + e.what(); }
-    return "no error";
+    });
   };
   EXPECT_EQ(message({64, 784}, {32, 10}, false, false),
             "shape: [matmul] expected b [.., 784, n], got [32, 10]: a is [64, 784]");

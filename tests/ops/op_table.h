@@ -98,6 +98,9 @@ template <class F> Formula elementwise(F f) {
 // One unit in the last place of bf16: both sides round the same number, or its neighbour.
 inline constexpr double kBf16 = 1.0 / 128;
 
+// What a row's function returns, of one tensor.
+inline std::vector<Tensor> one(const Tensor& x) { return {x}; }
+
 // A function of one tensor, tried on scalars, odd, empty and two-dimensional shapes.
 inline OpRow unary(std::string name, std::function<Tensor(const Tensor&)> f, Formula expected, double low = -2,
                    double high = 2, Gradient gradient = Gradient::checked) {

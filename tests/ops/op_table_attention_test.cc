@@ -74,7 +74,7 @@ OpRow with_large(OpRow r, std::vector<std::vector<Input>> large) {
 
 AttentionOptions causal() { return {.causal = true}; }
 
-const AddRows rows({
+const AddRows attention_rows({
     with_large(row("attention", [](std::span<const Tensor>) { return AttentionOptions{}; },
                    formula([](auto, auto, auto, auto) { return true; }),
                    {operands({1, 3, 2, 1, 1, 2, 2}), operands({2, 2, 3, 2, 1, 3, 1}), operands({1, 0, 3, 1, 1, 2, 2}),

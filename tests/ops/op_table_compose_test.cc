@@ -7,8 +7,6 @@
 namespace bp::test {
 namespace {
 
-std::vector<Tensor> one(const Tensor& x) { return {x}; }
-
 double Phi(double x) { return 0.5 * std::erfc(-x / std::sqrt(2.0)); }
 
 // In bf16 the reference rounds after every op, a fused loop only where it stores: several steps may lie between the

@@ -34,7 +34,7 @@ OpRow transpose_row() {
   return row;
 }
 
-const AddRows rows({
+const AddRows conv_rows({
     plain_row(),
     transpose_row(),
     conv_row("conv_strided", {.stride = {2}, .padding = {1}},

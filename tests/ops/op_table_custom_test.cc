@@ -48,7 +48,7 @@ OpRow custom_vjp_row() {
           elementwise([](double x) { return x * std::exp(x); })};
 }
 
-const AddRows rows({custom_row(), custom_vjp_row()});
+const AddRows custom_rows({custom_row(), custom_vjp_row()});
 
 }  // namespace
 }  // namespace bp::test

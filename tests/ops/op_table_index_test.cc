@@ -6,8 +6,6 @@
 namespace bp::test {
 namespace {
 
-std::vector<Tensor> one(const Tensor& x) { return {x}; }
-
 Input indices(const Shape& shape, std::int64_t n, DType dtype = i64) {
   return {shape, dtype, 0, static_cast<double>(n)};
 }

@@ -26,7 +26,7 @@ Tensor adapted(const Tensor& x, const PoolOptions& o) {
   return f(x, o.window);
 }
 
-const AddRows rows({
+const AddRows pool_rows({
     pool_row("max_pool", bp::max_pool, {}, {{2, 6, 3}, {2, 4, 5, 3}, {1, 4, 2, 3, 2}, {0, 4, 4, 2}, {1, 2, 2, 1}},
              {"max_pool_grad", "max_pool_take"}),
     pool_row("max_pool_overlapping", bp::max_pool, {.window = {3}, .stride = {2}, .padding = {1}},

@@ -42,14 +42,14 @@ OpRow matmul_row(bool ta, bool tb) {
             product(ta, tb)};
   row.rtol = 1e-11;
   row.atol32 = row.grad_atol32 = 1e-4;
-  struct Sizes {
+  struct Product {
     Shape a, b;
     std::int64_t m, n, k;
   };
-  const Sizes cases[] = {{{}, {}, 3, 4, 5},      {{}, {}, 1, 1, 1},  {{}, {}, 17, 1, 9}, {{2}, {2}, 3, 2, 4},
-                         {{2, 1}, {3}, 2, 3, 2}, {{}, {3}, 2, 3, 4}, {{3}, {}, 2, 3, 4}, {{2, 2}, {1}, 2, 1, 3},
-                         {{0}, {1}, 2, 3, 4},    {{}, {}, 2, 3, 0},  {{}, {}, 0, 3, 4}};
-  for (const Sizes& c : cases)
+  const Product cases[] = {{{}, {}, 3, 4, 5},      {{}, {}, 1, 1, 1},  {{}, {}, 17, 1, 9}, {{2}, {2}, 3, 2, 4},
+                           {{2, 1}, {3}, 2, 3, 2}, {{}, {3}, 2, 3, 4}, {{3}, {}, 2, 3, 4}, {{2, 2}, {1}, 2, 1, 3},
+                           {{0}, {1}, 2, 3, 4},    {{}, {}, 2, 3, 0},  {{}, {}, 0, 3, 4}};
+  for (const Product& c : cases)
     row.cases.push_back(
         {{ta ? matrix(c.a, c.k, c.m) : matrix(c.a, c.m, c.k)}, {tb ? matrix(c.b, c.n, c.k) : matrix(c.b, c.k, c.n)}});
   return row;
@@ -67,8 +67,8 @@ OpRow vector_row() {
            {{{0}}, {{0}}}}};
 }
 
-const AddRows rows({matmul_row(false, false), matmul_row(true, false), matmul_row(false, true), matmul_row(true, true),
-                    vector_row()});
+const AddRows product_rows({matmul_row(false, false), matmul_row(true, false), matmul_row(false, true),
+                            matmul_row(true, true), vector_row()});
 
 }  // namespace
 }  // namespace bp::test

@@ -33,7 +33,7 @@ Formula lanes(Axes axes, Lane f) {
 }
 
 // Further shapes for the executable: wide rows, many rows, narrow columns.
-std::vector<OpRow> with_large(std::vector<OpRow> rows) {
+std::vector<OpRow> also_large(std::vector<OpRow> rows) {
   const std::vector<Shape> shapes[] = {{{3, 5003}, {700, 65}}, {{5003, 3}, {65, 700}}, {{33, 17, 65}}, {{257, 129}}};
   for (std::size_t i = 0; i < std::size(shapes); ++i) {
     for (const Shape& s : shapes[i]) rows[i].large.push_back({{s}});
@@ -73,7 +73,7 @@ double spread(const Values& v) {
   for (double x : v) squares.push_back(std::pow(x - average(v), 2));
   return average(squares);
 }
-double product(const Values& v) {
+double product_of(const Values& v) {
   double p = 1;
   for (double x : v) p *= x;
   return p;
@@ -89,23 +89,23 @@ double log_of_sum(const Values& v) {
   return std::log(s);
 }
 
-const AddRows sums(with_large(over(
+const AddRows sums(also_large(over(
     "reduce_sum", [](const Tensor& x, const Axes& a) { return sum(x, a); }, total, true)));
-const AddRows maxima(with_large(over(
+const AddRows maxima(also_large(over(
     "reduce_max", [](const Tensor& x, const Axes& a) { return max(x, a); },
     [](const Values& v) { return *std::max_element(v.begin(), v.end()); }, false)));
-const AddRows minima(with_large(over(
+const AddRows minima(also_large(over(
     "reduce_min", [](const Tensor& x, const Axes& a) { return min(x, a); },
     [](const Values& v) { return *std::min_element(v.begin(), v.end()); }, false)));
 const AddRows products(over(
-    "reduce_prod", [](const Tensor& x, const Axes& a) { return prod(x, a); }, product, true));
-const AddRows means(with_large(over(
+    "reduce_prod", [](const Tensor& x, const Axes& a) { return prod(x, a); }, product_of, true));
+const AddRows means(also_large(over(
     "mean", [](const Tensor& x, const Axes& a) { return mean(x, a); }, average, false)));
-const AddRows variances(with_large(over(
+const AddRows variances(also_large(over(
     "var", [](const Tensor& x, const Axes& a) { return var(x, a); }, spread, false)));
-const AddRows norms(with_large(over(
+const AddRows norms(also_large(over(
     "norm", [](const Tensor& x, const Axes& a) { return norm(x, a); }, length, false)));
-const AddRows logs(with_large(over(
+const AddRows logs(also_large(over(
     "logsumexp", [](const Tensor& x, const Axes& a) { return logsumexp(x, a); }, log_of_sum, false)));
 
 // Zeros among the factors: one in the first lane, two in the second, three in the last.
@@ -113,7 +113,7 @@ OpRow zeros_row() {
   OpRow r{"reduce_prod",
           [](std::span<const Tensor> x) { return std::vector<Tensor>{prod(x[0], {1})}; },
           {{{{4, 3}, f64, 0, 0, {0, 2, 3, 0, 0, 5, 1, -2, 4, 0, 0, 0}}}}};
-  r.expected = lanes({1}, product);
+  r.expected = lanes({1}, product_of);
   return r;
 }
 
@@ -145,8 +145,6 @@ Values running(std::span<const Input> in, std::span<const Values> v) {
     if (i % n != 0) out[i] += out[i - 1];
   return out;
 }
-
-std::vector<Tensor> one(const Tensor& x) { return {x}; }
 
 const AddRows others({
     zeros_row(),

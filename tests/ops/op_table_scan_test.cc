@@ -76,7 +76,7 @@ OpRow cond_row() {
           expected};
 }
 
-const AddRows rows({scan_row(0), scan_row(2), cond_row()});
+const AddRows scan_rows({scan_row(0), scan_row(2), cond_row()});
 
 }  // namespace
 }  // namespace bp::test

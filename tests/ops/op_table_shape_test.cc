@@ -13,7 +13,7 @@ OpRow row(std::string name, std::function<Tensor(const Tensor&)> f, std::vector<
 Tensor joined(std::span<const Tensor> x, int axis) { return concatenate({x.begin(), x.end()}, axis); }
 
 // The executable also moves operands beyond one tile and one thread.
-std::vector<OpRow> with_large(std::vector<OpRow> rows) {
+std::vector<OpRow> also_beyond_a_tile(std::vector<OpRow> rows) {
   for (OpRow& r : rows)
     if (r.name == "transpose" || r.name == "pad" || r.name == "reverse" || r.name == "flatten")
       r.large = {{{r.cases[0][0].shape.rank() == 3   ? Shape{65, 33, 17}
@@ -22,7 +22,7 @@ std::vector<OpRow> with_large(std::vector<OpRow> rows) {
   return rows;
 }
 
-const AddRows shape_rows(with_large({
+const AddRows shape_rows(also_beyond_a_tile({
     row("reshape",
         [](const Tensor& x) {
           return sin(reshape(x, {-1, 3}));

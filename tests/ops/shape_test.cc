@@ -4,6 +4,8 @@
 
 #include "bp/error.h"
 #include "bp/ops.h"
+#include "message_of.h"
+#include "ops/values.h"
 
 namespace bp {
 namespace {
@@ -12,35 +14,26 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using Ints = std::vector<std::int64_t>;
 
-Ints ints(const Tensor& x) { return x.to_vector<std::int64_t>(); }
-
 // 0, 1, 2, ... in any dtype that holds them.
 Tensor counting(const Shape& shape, DType dtype = i64) { return reshape(cast(arange(shape.numel()), dtype), shape); }
-
-template <class F> std::string message(F f) {
-  try {
-    f();
-  } catch (const Error& e) { return e.what(); }
-  return "no error";
-}
 
 TEST(Shape, ReshapeFillsTheOpenDimension) {
   EXPECT_EQ(reshape(counting({4, 6}), {2, -1, 3}).shape(), (Shape{2, 4, 3}));
   EXPECT_EQ(reshape(counting({0, 6}), {-1, 6}).shape(), (Shape{0, 6}));
   EXPECT_EQ(flatten(counting({2, 3, 4})).shape(), (Shape{2, 12}));
   EXPECT_EQ(flatten(counting({2, 3, 4}), 0).shape(), (Shape{24}));
-  EXPECT_THAT(message([] { reshape(counting({4}), {-1, 3}); }), HasSubstr("[reshape]"));
-  EXPECT_THAT(message([] { reshape(counting({4}), {-1, -1}); }), HasSubstr("[reshape]"));
-  EXPECT_THAT(message([] { reshape(counting({4}), {0, -1}); }), HasSubstr("[reshape]"));
-  EXPECT_THAT(message([] { reshape(counting({4}), {5}); }), HasSubstr("4 elements"));
+  EXPECT_THAT(message_of([] { reshape(counting({4}), {-1, 3}); }), HasSubstr("[reshape]"));
+  EXPECT_THAT(message_of([] { reshape(counting({4}), {-1, -1}); }), HasSubstr("[reshape]"));
+  EXPECT_THAT(message_of([] { reshape(counting({4}), {0, -1}); }), HasSubstr("[reshape]"));
+  EXPECT_THAT(message_of([] { reshape(counting({4}), {5}); }), HasSubstr("4 elements"));
 }
 
 TEST(Shape, SqueezeAndUnsqueeze) {
   EXPECT_EQ(unsqueeze(counting({2, 3}), -1).shape(), (Shape{2, 3, 1}));
   EXPECT_EQ(unsqueeze(counting({2, 3}), 0).shape(), (Shape{1, 2, 3}));
   EXPECT_EQ(squeeze(counting({2, 1, 3}), 1).shape(), (Shape{2, 3}));
-  EXPECT_THAT(message([] { squeeze(counting({2, 3}), 1); }), HasSubstr("to have size 1, got 3"));
-  EXPECT_THAT(message([] { unsqueeze(counting({2, 3}), 3); }), HasSubstr("axis 3"));
+  EXPECT_THAT(message_of([] { squeeze(counting({2, 3}), 1); }), HasSubstr("to have size 1, got 3"));
+  EXPECT_THAT(message_of([] { unsqueeze(counting({2, 3}), 3); }), HasSubstr("axis 3"));
 }
 
 TEST(Shape, TransposeOfEveryDtype) {
@@ -53,18 +46,18 @@ TEST(Shape, TransposeOfEveryDtype) {
   EXPECT_EQ(y.shape(), (Shape{4, 2, 3}));
   EXPECT_THAT(ints(slice(y, 0, 1, 2)), ElementsAre(1, 5, 9, 13, 17, 21));
   EXPECT_EQ(transpose(counting({2, 0, 4}), {2, 0, 1}).shape(), (Shape{4, 2, 0}));
-  EXPECT_THAT(message([] { transpose(counting({2, 3}), {0, 0}); }), HasSubstr("[transpose] expected a permutation"));
-  EXPECT_THAT(message([] { transpose(counting({2, 3}), {0}); }), HasSubstr("[transpose] expected a permutation"));
-  EXPECT_THAT(message([] { transpose(counting({3})); }), HasSubstr("[transpose]"));
+  EXPECT_THAT(message_of([] { transpose(counting({2, 3}), {0, 0}); }), HasSubstr("[transpose] expected a permutation"));
+  EXPECT_THAT(message_of([] { transpose(counting({2, 3}), {0}); }), HasSubstr("[transpose] expected a permutation"));
+  EXPECT_THAT(message_of([] { transpose(counting({3})); }), HasSubstr("[transpose]"));
 }
 
 TEST(Shape, BroadcastRepeats) {
   EXPECT_THAT(ints(broadcast_to(counting({2, 1}), {2, 2, 3})), ElementsAre(0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1));
   EXPECT_THAT(ints(broadcast_to(counting({}), {3})), ElementsAre(0, 0, 0));
   EXPECT_EQ(broadcast_to(counting({1, 3}), {0, 3}).shape(), (Shape{0, 3}));
-  EXPECT_THAT(message([] { broadcast_to(counting({2}), {3}); }), HasSubstr("[broadcast]"));
-  EXPECT_THAT(message([] { broadcast_to(counting({3, 2}), {2}); }), HasSubstr("[broadcast]"));
-  EXPECT_THAT(message([] { broadcast_to(counting({3}), {1}); }), HasSubstr("[broadcast]"));
+  EXPECT_THAT(message_of([] { broadcast_to(counting({2}), {3}); }), HasSubstr("[broadcast]"));
+  EXPECT_THAT(message_of([] { broadcast_to(counting({3, 2}), {2}); }), HasSubstr("[broadcast]"));
+  EXPECT_THAT(message_of([] { broadcast_to(counting({3}), {1}); }), HasSubstr("[broadcast]"));
 }
 
 TEST(Shape, SliceIsNumPys) {
@@ -77,10 +70,10 @@ TEST(Shape, SliceIsNumPys) {
   EXPECT_EQ(slice(x, 0, 5, 3).shape(), (Shape{0}));
   EXPECT_EQ(slice(x, 0, 20, 30).shape(), (Shape{0}));
   EXPECT_THAT(ints(slice(counting({3, 4}), {1, 0}, {1, 0}, {4, 3}, {2, 2})), ElementsAre(1, 3, 9, 11));
-  EXPECT_THAT(message([&] { slice(x, 0, 0, 3, 0); }), HasSubstr("step >= 1"));
-  EXPECT_THAT(message([&] { slice(x, {0, 0}, {0, 0}, {1, 1}); }), HasSubstr("named twice"));
-  EXPECT_THAT(message([&] { slice(x, {0}, {0, 1}, {1}); }), HasSubstr("[slice] expected one start"));
-  EXPECT_THAT(message([&] { slice(x, 1, 0, 3); }), HasSubstr("axis 1"));
+  EXPECT_THAT(message_of([&] { slice(x, 0, 0, 3, 0); }), HasSubstr("step >= 1"));
+  EXPECT_THAT(message_of([&] { slice(x, {0, 0}, {0, 0}, {1, 1}); }), HasSubstr("named twice"));
+  EXPECT_THAT(message_of([&] { slice(x, {0}, {0, 1}, {1}); }), HasSubstr("[slice] expected one start"));
+  EXPECT_THAT(message_of([&] { slice(x, 1, 0, 3); }), HasSubstr("axis 1"));
 }
 
 TEST(Shape, PadGrowsCropsAndSpreads) {
@@ -91,10 +84,10 @@ TEST(Shape, PadGrowsCropsAndSpreads) {
   EXPECT_THAT(ints(pad(counting({2}), {-3}, {3}, 9)), ElementsAre(9, 9));
   EXPECT_THAT(ints(pad(counting({0}), {1}, {1}, 9, {4})), ElementsAre(9, 9));
   EXPECT_THAT(ints(pad(counting({2, 2}), {0, 1}, {1, 0}, 7)), ElementsAre(7, 0, 1, 7, 2, 3, 7, 7, 7));
-  EXPECT_THAT(message([] { pad(counting({2}), {-2}, {-1}); }), HasSubstr("a size >= 0"));
-  EXPECT_THAT(message([] { pad(counting({2}), {0}, {0}, 0, {-1}); }), HasSubstr("interior >= 0"));
-  EXPECT_THAT(message([] { pad(counting({2}), {0, 0}, {0}); }), HasSubstr("[pad] expected one low"));
-  EXPECT_THAT(message([] { pad(counting({2}), {1}, {0}, INFINITY); }), HasSubstr("finite"));
+  EXPECT_THAT(message_of([] { pad(counting({2}), {-2}, {-1}); }), HasSubstr("a size >= 0"));
+  EXPECT_THAT(message_of([] { pad(counting({2}), {0}, {0}, 0, {-1}); }), HasSubstr("interior >= 0"));
+  EXPECT_THAT(message_of([] { pad(counting({2}), {0, 0}, {0}); }), HasSubstr("[pad] expected one low"));
+  EXPECT_THAT(message_of([] { pad(counting({2}), {1}, {0}, INFINITY); }), HasSubstr("finite"));
 }
 
 TEST(Shape, ConcatenateStackSplitTile) {
@@ -108,18 +101,18 @@ TEST(Shape, ConcatenateStackSplitTile) {
   EXPECT_THAT(ints(tile(counting({2}), {2, 2})), ElementsAre(0, 1, 0, 1, 0, 1, 0, 1));
   EXPECT_THAT(ints(tile(counting({2, 1}), {2})), ElementsAre(0, 0, 1, 1));
   EXPECT_EQ(tile(counting({2, 3}), {0, 1}).shape(), (Shape{0, 3}));
-  EXPECT_THAT(message([&] { concatenate({a, b}, 0); }), HasSubstr("[concatenate] expected tensors that differ"));
-  EXPECT_THAT(message([&] { concatenate({}, 0); }), HasSubstr("[concatenate] expected at least one"));
-  EXPECT_THAT(message([&] { stack({a, b}, 0); }), HasSubstr("[stack] expected tensors of one shape"));
-  EXPECT_THAT(message([&] { split(a, 3, 0); }), HasSubstr("[split]"));
-  EXPECT_THAT(message([&] { split(a, 0, 0); }), HasSubstr("[split]"));
+  EXPECT_THAT(message_of([&] { concatenate({a, b}, 0); }), HasSubstr("[concatenate] expected tensors that differ"));
+  EXPECT_THAT(message_of([&] { concatenate({}, 0); }), HasSubstr("[concatenate] expected at least one"));
+  EXPECT_THAT(message_of([&] { stack({a, b}, 0); }), HasSubstr("[stack] expected tensors of one shape"));
+  EXPECT_THAT(message_of([&] { split(a, 3, 0); }), HasSubstr("[split]"));
+  EXPECT_THAT(message_of([&] { split(a, 0, 0); }), HasSubstr("[split]"));
 }
 
 TEST(Shape, Reverse) {
   EXPECT_THAT(ints(reverse(counting({2, 3}), {1})), ElementsAre(2, 1, 0, 5, 4, 3));
   EXPECT_THAT(ints(reverse(counting({2, 3}), {0, -1})), ElementsAre(5, 4, 3, 2, 1, 0));
   EXPECT_EQ(reverse(counting({0, 3}), {0}).shape(), (Shape{0, 3}));
-  EXPECT_THAT(message([] { reverse(counting({3}), {1}); }), HasSubstr("axis 1"));
+  EXPECT_THAT(message_of([] { reverse(counting({3}), {1}); }), HasSubstr("axis 1"));
 }
 
 }  // namespace

@@ -67,10 +67,10 @@ std::map<std::string, F> functions() {
   return all;
 }
 
-Shape shape_of(const Json& j) { return Shape(std::span<const std::int64_t>(j.get<std::vector<std::int64_t>>())); }
+Shape sizes_of(const Json& j) { return Shape(std::span<const std::int64_t>(j.get<std::vector<std::int64_t>>())); }
 
 Tensor input(const Json& j) {
-  const Shape shape = shape_of(j["shape"]);
+  const Shape shape = sizes_of(j["shape"]);
   if (j["dtype"] == "i64") return Tensor::from(j["data"].get<std::vector<std::int64_t>>(), shape);
   return watch(Tensor::from(j["data"].get<Values>(), shape));
 }
@@ -94,7 +94,7 @@ TEST(Torch, ValuesAndGradients) {
     for (const Tensor& x : xs)
       if (is_float(x.dtype())) floats.push_back(x);
     const Tensor y = fs.at(name)(xs);
-    ASSERT_EQ(y.shape(), shape_of(c["shape"])) << name;
+    ASSERT_EQ(y.shape(), sizes_of(c["shape"])) << name;
     expect_near(y.to_vector<double>(), c["value"].get<Values>(), name);
     const std::vector<Tensor> g =
         vjp(std::vector{y}, floats, std::vector{Tensor::from(c["cotangent"].get<Values>(), y.shape())});

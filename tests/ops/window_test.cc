@@ -8,6 +8,7 @@
 #include "bp/error.h"
 #include "bp/grad.h"
 #include "bp/ops.h"
+#include "message_of.h"
 #include "ops/reference_run.h"
 #include "trace/node.h"
 
@@ -16,13 +17,6 @@ namespace {
 
 using test::random_tensor;
 using test::run_reference;
-
-template <class F> std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& e) { return std::string(name_of(e.kind())) + ": " + e.what(); }
-  return "no error";
-}
 
 TEST(Conv, ErrorsNameExpectedAndReceived) {
   const auto message = [](const Shape& x, const Shape& w, const ConvOptions& o = {}) {

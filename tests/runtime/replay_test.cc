@@ -15,14 +15,14 @@ std::size_t allocations = 0;
 }  // namespace
 
 // Counts every allocation of this program by new. Arenas and results come from aligned_alloc, each with a control block
-// counted here.
-void* operator new(std::size_t n) {
+// counted here. Not inlined: g++ would warn of free() on what new returned.
+[[gnu::noinline]] void* operator new(std::size_t n) {
   ++allocations;
   if (void* p = std::malloc(n)) return p;
   throw std::bad_alloc();
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
 namespace bp {
 namespace {

@@ -6,7 +6,7 @@ namespace bp {
 namespace {
 
 using test::Doubles;
-using test::error_of;
+using test::shape_of;
 
 Tensor made(int k, const Shape& shape) {
   Doubles v(static_cast<std::size_t>(shape.numel()));
@@ -19,11 +19,6 @@ const nlohmann::json& expected(const std::string& name) {
   for (const auto& c : all)
     if (c["name"] == name) return c;
   throw std::runtime_error("no case " + name);
-}
-
-Shape shape_of(const nlohmann::json& dims) {
-  const auto d = dims.get<std::vector<std::int64_t>>();
-  return Shape(std::span(d));
 }
 
 // PyTorch's name of a parameter.
@@ -217,32 +212,32 @@ TEST(MultiHeadAttention, AQueryThatSeesNothingGivesTheBias) {
 
 TEST(Transformer, MessagesNameTheLayer) {
   using testing::HasSubstr;
-  EXPECT_THAT(error_of(ErrorKind::value, [] { nn::MultiHeadAttention(8, 3); }),
+  EXPECT_THAT(message_of(ErrorKind::value, [] { nn::MultiHeadAttention(8, 3); }),
               HasSubstr("[attention] heads: expected a divisor of the width 8, got 3"));
-  EXPECT_THAT(error_of(ErrorKind::value, [] { nn::MultiHeadAttention(8, 4, {.key_heads = 3}); }),
+  EXPECT_THAT(message_of(ErrorKind::value, [] { nn::MultiHeadAttention(8, 4, {.key_heads = 3}); }),
               HasSubstr("key_heads"));
-  EXPECT_THAT(error_of(ErrorKind::value, [] { nn::MultiHeadAttention(6, 2, {.rotary = true}); }),
+  EXPECT_THAT(message_of(ErrorKind::value, [] { nn::MultiHeadAttention(6, 2, {.rotary = true}); }),
               HasSubstr("even head size"));
   nn::TransformerEncoder encoder(1, 8, {.heads = 2});
   nn::init(encoder, Key{1});
-  EXPECT_THAT(error_of(ErrorKind::shape,
-                       [&] {
-                         encoder(zeros({2, 3, 7}));
-                       }),
+  EXPECT_THAT(message_of(ErrorKind::shape,
+                         [&] {
+                           encoder(zeros({2, 3, 7}));
+                         }),
               HasSubstr("[attention] layers.0.self_attn: expected input [B, T, 8], got [2, 3, 7]"));
   nn::MultiHeadAttention rotary(8, 2, {.rotary = true});
   nn::init(rotary, Key{1});
-  EXPECT_THAT(error_of(ErrorKind::value, [&] { rotary(zeros({1, 2, 8}), zeros({1, 2, 8})); }), HasSubstr("rotary"));
+  EXPECT_THAT(message_of(ErrorKind::value, [&] { rotary(zeros({1, 2, 8}), zeros({1, 2, 8})); }), HasSubstr("rotary"));
   nn::MultiHeadAttention m(8, 2);
   nn::init(m, Key{1});
-  EXPECT_THAT(error_of(ErrorKind::shape,
-                       [&] {
-                         m(zeros({1, 2, 8}), zeros({2, 2, 8}));
-                       }),
+  EXPECT_THAT(message_of(ErrorKind::shape,
+                         [&] {
+                           m(zeros({1, 2, 8}), zeros({2, 2, 8}));
+                         }),
               HasSubstr("memory [1, T, 8]"));
   nn::LearnedPositions p(4, 8);
   nn::init(p, Key{1});
-  EXPECT_THAT(error_of(ErrorKind::shape, [&] { p(zeros({1, 5, 8})); }), HasSubstr("T of at most 4"));
+  EXPECT_THAT(message_of(ErrorKind::shape, [&] { p(zeros({1, 5, 8})); }), HasSubstr("T of at most 4"));
 }
 
 }  // namespace

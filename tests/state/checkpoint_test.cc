@@ -9,18 +9,17 @@ namespace bp {
 namespace {
 
 using test::Doubles;
-using test::error_of;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-struct Net {
+struct ConvNet {
   nn::Conv2d conv{1, 2, {2, 3}};
   nn::BatchNorm norm{2};
   nn::Dropout drop{0.3};
   nn::Linear head{2, 3};
   Tensor operator()(const Tensor& x) const { return head(drop(mean(relu(norm(conv(x))), {1, 2}))); }
-  BP_FIELDS(Net, conv, norm, drop, head)
+  BP_FIELDS(ConvNet, conv, norm, drop, head)
 };
 
 class Checkpoint : public ::testing::Test {
@@ -39,16 +38,16 @@ template <class M> std::vector<Doubles> values(const M& model) {
   return all;
 }
 
-Net made(std::uint64_t seed) {
-  Net net;
+ConvNet made(std::uint64_t seed) {
+  ConvNet net;
   nn::init(net, Key{seed});
   return net;
 }
 
 TEST_F(Checkpoint, RoundTripWithMetadata) {
-  const Net net = made(1);
+  const ConvNet net = made(1);
   save_state(path_, net, nullptr, {{"epoch", "3"}});
-  Net other;  // never initialised: loading is enough
+  ConvNet other;  // never initialised: loading is enough
   const Metadata metadata = load_state(path_, other);
   EXPECT_EQ(values(other), values(net));
   EXPECT_EQ(metadata.at("epoch"), "3");
@@ -58,7 +57,7 @@ TEST_F(Checkpoint, RoundTripWithMetadata) {
 
 TEST_F(Checkpoint, ResumesExactly) {
   const Tensor x = Tensor::from_buffer(init::normal(0, 1)({4, 5, 5, 1}, Key{2}).buffer(), f32, {4, 5, 5, 1});
-  const auto run = [&](Net& net, optim::Optimizer& opt, int steps) {
+  const auto run = [&](ConvNet& net, optim::Optimizer& opt, int steps) {
     auto step = compile(
         [&](Tensor in) {
           const Tensor loss = mean(square(net(in)));
@@ -70,20 +69,20 @@ TEST_F(Checkpoint, ResumesExactly) {
     for (int i = 0; i < steps; ++i) loss = step(x);
     return loss.item();
   };
-  Net whole = made(1);
+  ConvNet whole = made(1);
   optim::Adam opt(whole, {.lr = 0.1});
   run(whole, opt, 3);
   opt.set_lr(0.05);
   save_state(path_, whole, &opt);
   const double expected = run(whole, opt, 4);
 
-  Net resumed = made(9);
+  ConvNet resumed = made(9);
   optim::Adam again(resumed);
   load_state(path_, resumed, &again);
   EXPECT_EQ(run(resumed, again, 4), expected);
   EXPECT_EQ(values(resumed), values(whole));
 
-  Net only_model;
+  ConvNet only_model;
   load_state(path_, only_model);  // the optimizer's entries are passed over
 }
 
@@ -98,12 +97,12 @@ TEST_F(Checkpoint, RefusalNamesEverythingAndChangesNothing) {
   Other other;
   nn::init(other, Key{5});
   const auto before = values(other);
-  const std::string message = error_of(ErrorKind::state, [&] { load_state(path_, other); });
+  const std::string message = message_of(ErrorKind::state, [&] { load_state(path_, other); });
   EXPECT_THAT(message, AllOf(HasSubstr("missing in the file: extra.weight, extra.bias"),
                              HasSubstr("not in the model: "), HasSubstr("norm.running_var"),
                              HasSubstr("head.weight (expected f32[2, 4], the file has f32[2, 3])"), HasSubstr(path_)));
   EXPECT_EQ(values(other), before);
-  error_of(ErrorKind::state, [&] { load_state(path_, other, nullptr, {.strict = false}); });  // shapes still count
+  message_of(ErrorKind::state, [&] { load_state(path_, other, nullptr, {.strict = false}); });  // shapes still count
   EXPECT_EQ(values(other), before);
 }
 
@@ -113,7 +112,7 @@ TEST_F(Checkpoint, LenientLoadTakesWhatFits) {
     nn::Linear extra{1, 1};
     BP_FIELDS(Part, conv, extra)
   };
-  const Net net = made(1);
+  const ConvNet net = made(1);
   save_state(path_, net);
   Part part;
   nn::init(part, Key{5});
@@ -124,7 +123,7 @@ TEST_F(Checkpoint, LenientLoadTakesWhatFits) {
 }
 
 TEST_F(Checkpoint, PyTorchLayoutIsTransposed) {
-  const Net net = made(1);
+  const ConvNet net = made(1);
   save_state(path_, net, nullptr, {}, WeightLayout::pytorch);
   const io::SafeTensors file = io::read_safetensors(path_);
   const Array& conv = *file.find("conv.weight");  // [k1, k2, in, out] = [2, 3, 1, 2] to [out, in, k1, k2]
@@ -132,7 +131,7 @@ TEST_F(Checkpoint, PyTorchLayoutIsTransposed) {
   const Doubles ours = net.conv.weight.get().to_vector<double>();
   for (std::size_t o = 0; o < 2; ++o)
     for (std::size_t k = 0; k < 6; ++k) EXPECT_EQ(conv.data<float>()[o * 6 + k], ours[k * 2 + o]);
-  Net other;
+  ConvNet other;
   load_state(path_, other);
   EXPECT_EQ(values(other), values(net));
 }
@@ -166,16 +165,16 @@ TEST_F(Checkpoint, DtypesConvertOnRequestOnly) {
   nn::init(f32_layer, Key{1});
   nn::init(f64_layer, Key{2}, f64);
   save_state(path_, f32_layer);
-  EXPECT_THAT(error_of(ErrorKind::state, [&] { load_state(path_, f64_layer); }),
+  EXPECT_THAT(message_of(ErrorKind::state, [&] { load_state(path_, f64_layer); }),
               HasSubstr("weight (expected f64[2, 2], the file has f32[2, 2])"));
   load_state(path_, f64_layer, nullptr, {.convert = true});
   EXPECT_EQ(values(f64_layer), values(f32_layer));
 }
 
 TEST_F(Checkpoint, SnapshotsAreNotWrittenThrough) {
-  Net net = made(1);
+  ConvNet net = made(1);
   save_state(path_, net);
-  Net loaded;
+  ConvNet loaded;
   load_state(path_, loaded);
   const auto before = values(net);
   loaded.head.weight.set(0.0);
@@ -183,12 +182,12 @@ TEST_F(Checkpoint, SnapshotsAreNotWrittenThrough) {
 }
 
 TEST_F(Checkpoint, BadFilesAndKeys) {
-  Net net = made(1);
-  error_of(ErrorKind::io, [&] { load_state("/nonexistent/model.safetensors", net); });
-  error_of(ErrorKind::io, [&] { save_state("/nonexistent/model.safetensors", net); });
-  error_of(ErrorKind::value, [&] { save_state(path_, net, nullptr, {{"bp.mine", "x"}}); });
+  ConvNet net = made(1);
+  message_of(ErrorKind::io, [&] { load_state("/nonexistent/model.safetensors", net); });
+  message_of(ErrorKind::io, [&] { save_state("/nonexistent/model.safetensors", net); });
+  message_of(ErrorKind::value, [&] { save_state(path_, net, nullptr, {{"bp.mine", "x"}}); });
   io::write_file(path_, "not a checkpoint");
-  error_of(ErrorKind::format, [&] { load_state(path_, net); });
+  message_of(ErrorKind::format, [&] { load_state(path_, net); });
 }
 
 }  // namespace

@@ -10,12 +10,19 @@
 #include <vector>
 
 #include "bp/bp.h"
+#include "message_of.h"
 
 namespace bp::test {
 
 inline const nlohmann::json& torch_values() {
   static const nlohmann::json values = nlohmann::json::parse(std::ifstream(BP_TEST_DATA "/torch_optim.json"));
   return values;
+}
+
+inline Shape shape_of(const nlohmann::json& sizes) {
+  Shape shape;
+  for (const std::int64_t n : sizes) shape.push_back(n);
+  return shape;
 }
 
 using Doubles = std::vector<double>;
@@ -25,18 +32,6 @@ inline void expect_close(const Doubles& got, const Doubles& expected, double tol
   ASSERT_EQ(got.size(), expected.size()) << what;
   for (std::size_t i = 0; i < got.size(); ++i)
     ASSERT_NEAR(got[i], expected[i], tolerance * std::max(1.0, std::abs(expected[i]))) << what << ", element " << i;
-}
-
-// The message of the bp::Error of `kind` that f throws.
-template <class F> std::string error_of(ErrorKind kind, F&& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    EXPECT_EQ(name_of(e.kind()), std::string(name_of(kind))) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "no error was thrown";
-  return "";
 }
 
 }  // namespace bp::test

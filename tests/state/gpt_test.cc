@@ -6,8 +6,6 @@
 namespace bp {
 namespace {
 
-using test::error_of;
-
 nn::GPT small(nn::GPTOptions o = {}) {
   o.layers = 2, o.heads = 4, o.width = 16;
   nn::GPT model(11, 8, std::move(o));
@@ -96,18 +94,22 @@ TEST(Generate, DrawsByTheScores) {
 TEST(GPT, Messages) {
   using testing::HasSubstr;
   const nn::GPT model = small();
-  EXPECT_THAT(error_of(ErrorKind::shape, [&] { model(some_ids(1, 9)); }),
+  EXPECT_THAT(message_of(ErrorKind::shape, [&] { model(some_ids(1, 9)); }),
               HasSubstr("expected ids [B, T] with T of at most 8 (the context), got [1, 9]"));
-  EXPECT_THAT(error_of(ErrorKind::dtype, [&] { model(zeros({1, 2})); }), HasSubstr("ids in i32 or i64"));
-  EXPECT_THAT(error_of(ErrorKind::value, [&] { model(Tensor::from<std::int64_t>({1, 11}, {1, 2})); }), HasSubstr("11"));
-  EXPECT_THAT(error_of(ErrorKind::value, [&] { nn::generate(model, {}); }), HasSubstr("a prompt of one id or more"));
+  EXPECT_THAT(message_of(ErrorKind::dtype, [&] { model(zeros({1, 2})); }), HasSubstr("ids in i32 or i64"));
+  EXPECT_THAT(message_of(ErrorKind::value,
+                         [&] {
+                           model(Tensor::from<std::int64_t>({1, 11}, {1, 2}));
+                         }),
+              HasSubstr("11"));
+  EXPECT_THAT(message_of(ErrorKind::value, [&] { nn::generate(model, {}); }), HasSubstr("a prompt of one id or more"));
   const std::vector<std::int64_t> bad{1, 11};
-  EXPECT_THAT(error_of(ErrorKind::value, [&] { nn::generate(model, bad); }),
+  EXPECT_THAT(message_of(ErrorKind::value, [&] { nn::generate(model, bad); }),
               HasSubstr("prompt[1]: expected an id in [0, 11), got 11"));
   EXPECT_THAT(
-      error_of(ErrorKind::value, [&] { nn::generate(model, std::vector<std::int64_t>{1}, {.temperature = -1}); }),
+      message_of(ErrorKind::value, [&] { nn::generate(model, std::vector<std::int64_t>{1}, {.temperature = -1}); }),
       HasSubstr("temperature"));
-  EXPECT_THAT(error_of(ErrorKind::value, [] { nn::GPT(5, 4, {.heads = 3, .width = 16}); }), HasSubstr("heads"));
+  EXPECT_THAT(message_of(ErrorKind::value, [] { nn::GPT(5, 4, {.heads = 3, .width = 16}); }), HasSubstr("heads"));
 }
 
 }  // namespace

@@ -5,7 +5,6 @@ namespace bp {
 namespace {
 
 using test::Doubles;
-using test::error_of;
 using ::testing::HasSubstr;
 
 struct Moments {
@@ -30,7 +29,7 @@ TEST(Init, FansFollowTheLayout) {
   const Fans conv = fans_of({3, 5, 16, 32});
   EXPECT_EQ(conv.in, 3 * 5 * 16);
   EXPECT_EQ(conv.out, 3 * 5 * 32);
-  EXPECT_THAT(error_of(ErrorKind::shape, [] { fans_of({7}); }), HasSubstr("[7]"));
+  EXPECT_THAT(message_of(ErrorKind::shape, [] { fans_of({7}); }), HasSubstr("[7]"));
 }
 
 TEST(Init, VariancesAreThoseOfThePapers) {
@@ -119,12 +118,12 @@ TEST(Init, EqualKeysGiveEqualValuesInEveryDtype) {
 
 TEST(Init, NamesAndWrongParameters) {
   EXPECT_EQ(init::from_name("glorot_uniform").name(), "glorot_uniform");
-  EXPECT_THAT(error_of(ErrorKind::value, [] { init::from_name("xavier"); }), HasSubstr("glorot_uniform"));
-  error_of(ErrorKind::value, [] { init::normal(0, -1); });
-  error_of(ErrorKind::value, [] { init::uniform(1, 1); });
-  error_of(ErrorKind::value, [] { init::truncated_normal(0, 1, 2, std::nan("")); });
-  error_of(ErrorKind::value, [] { init::glorot_normal(0); });
-  error_of(ErrorKind::shape, [] { init::orthogonal()({3}, Key{1}); });
+  EXPECT_THAT(message_of(ErrorKind::value, [] { init::from_name("xavier"); }), HasSubstr("glorot_uniform"));
+  message_of(ErrorKind::value, [] { init::normal(0, -1); });
+  message_of(ErrorKind::value, [] { init::uniform(1, 1); });
+  message_of(ErrorKind::value, [] { init::truncated_normal(0, 1, 2, std::nan("")); });
+  message_of(ErrorKind::value, [] { init::glorot_normal(0); });
+  message_of(ErrorKind::shape, [] { init::orthogonal()({3}, Key{1}); });
 }
 
 }  // namespace

@@ -8,7 +8,6 @@ namespace {
 
 using nlohmann::json;
 using test::Doubles;
-using test::error_of;
 using test::expect_close;
 using test::torch_values;
 using ::testing::ElementsAre;
@@ -117,7 +116,7 @@ TEST(Layers, ImpossibleShapesNameTheLayer) {
   };
   Net net;
   nn::init(net, Key{1});
-  const auto message = [](auto f) { return error_of(ErrorKind::shape, f); };
+  const auto message = [](auto f) { return message_of(ErrorKind::shape, f); };
   EXPECT_EQ(message([&] {
               net.convs[0](ones({64, 32, 32, 3}));
             }),
@@ -142,7 +141,7 @@ TEST(Layers, ImpossibleShapesNameTheLayer) {
 }
 
 TEST(Layers, OptionsAreChecked) {
-  const auto refuse = [](auto f) { return error_of(ErrorKind::value, f); };
+  const auto refuse = [](auto f) { return message_of(ErrorKind::value, f); };
   refuse([] { nn::Linear(0, 3); });
   refuse([] { nn::Conv2d(3, 4, 0); });
   EXPECT_THAT(refuse([] { nn::Conv2d(3, 4, {1, 2, 3}); }), HasSubstr("expected 1 or 2 sizes, got 3"));
@@ -224,10 +223,10 @@ TEST(Dropout, GradientUsesTheSameMask) {
 TEST(BatchNorm, OneValuePerChannelCannotBeNormalised) {
   nn::BatchNorm norm{3};
   const ModeScope train(Mode::train);
-  EXPECT_THAT(error_of(ErrorKind::shape,
-                       [&] {
-                         norm(ones({1, 3}));
-                       }),
+  EXPECT_THAT(message_of(ErrorKind::shape,
+                         [&] {
+                           norm(ones({1, 3}));
+                         }),
               HasSubstr("[batch_norm] expected more than one"));
 }
 

@@ -4,7 +4,6 @@
 namespace bp {
 namespace {
 
-using test::error_of;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -18,14 +17,14 @@ struct Block {
   BP_FIELDS(Block, conv, norm, shortcut, depth, notes)
 };
 
-struct Net {
+struct Branched {
   nn::Conv2d stem{3, 4, 3};
   std::vector<Block> blocks{2};
   std::array<nn::Linear, 2> heads{nn::Linear{4, 2}, nn::Linear{4, 3, {.bias = false}}};
   std::unique_ptr<nn::Linear> extra;
   Variable scale{Tensor::from({1.0F})};
   nn::Dropout drop{0.5};
-  BP_FIELDS(Net, stem, blocks, heads, extra, scale, drop)
+  BP_FIELDS(Branched, stem, blocks, heads, extra, scale, drop)
 };
 
 std::vector<std::string> names(const std::vector<nn::NamedVariable>& state) {
@@ -35,7 +34,7 @@ std::vector<std::string> names(const std::vector<nn::NamedVariable>& state) {
 }
 
 TEST(Module, StateListsPathsInOrderOfTheFields) {
-  Net net;
+  Branched net;
   net.blocks[1].shortcut.emplace(4, 4, 1);
   net.extra = std::make_unique<nn::Linear>(2, 2);
   EXPECT_THAT(
@@ -98,7 +97,7 @@ TEST(Module, CopyIsDeepAndMoveKeepsIdentity) {
 }
 
 TEST(Module, InitNamesEverything) {
-  Net net;
+  Branched net;
   nn::init(net, Key{1});
   EXPECT_EQ(net.blocks[1].conv.path(), "blocks.1.conv");
   EXPECT_EQ(net.blocks[1].conv.weight.name(), "blocks.1.conv.weight");
@@ -147,7 +146,7 @@ TEST(Module, DtypeAndOwnInit) {
   EXPECT_THAT(m.gain.get().to_vector<double>(), ElementsAre(1, 2));
   EXPECT_THAT(m.a.bias.get().to_vector<double>(), ElementsAre(5, 5, 5, 5));
   EXPECT_FALSE(m.drop.rng_state.trainable());
-  error_of(ErrorKind::dtype, [&] { nn::set_dtype(m, i32); });
+  message_of(ErrorKind::dtype, [&] { nn::set_dtype(m, i32); });
 }
 
 TEST(Module, ForgottenInitIsAnError) {
@@ -157,14 +156,14 @@ TEST(Module, ForgottenInitIsAnError) {
   };
   Small m;
   nn::set_names(m);
-  EXPECT_THAT(error_of(ErrorKind::state,
-                       [&] {
-                         m.a(Tensor::from({1.0F, 2.0F}, {1, 2}));
-                       }),
+  EXPECT_THAT(message_of(ErrorKind::state,
+                         [&] {
+                           m.a(Tensor::from({1.0F, 2.0F}, {1, 2}));
+                         }),
               HasSubstr("[linear] a: the parameters have no values yet: call nn::init(model, Key{seed})"));
 }
 
-static_assert(nn::Module<Net> && nn::Module<std::vector<Block>> && nn::Module<nn::Sequential>);
+static_assert(nn::Module<Branched> && nn::Module<std::vector<Block>> && nn::Module<nn::Sequential>);
 static_assert(!nn::Module<Variable> && !nn::Module<std::vector<Variable>> && !nn::Module<std::vector<int>>);
 
 }  // namespace

@@ -8,7 +8,6 @@ namespace {
 
 using nlohmann::json;
 using test::Doubles;
-using test::error_of;
 using test::expect_close;
 using test::torch_values;
 using ::testing::ElementsAre;
@@ -200,36 +199,36 @@ TEST(Clip, NothingNonFiniteIsHidden) {
 
 TEST(Optim, RefusesWrongHyperparameters) {
   Pair p = initial();
-  EXPECT_THAT(error_of(ErrorKind::value, [&] { optim::SGD(p, {.lr = -0.1}); }), HasSubstr("[sgd] lr"));
-  EXPECT_THAT(error_of(ErrorKind::value, [&] { optim::Adam(p, {.lr = std::nan("")}); }), HasSubstr("got nan"));
-  error_of(ErrorKind::value, [&] { optim::Adam(p, {.beta2 = 1}); });
-  error_of(ErrorKind::value, [&] { optim::Adam(p, {.eps = -1}); });
-  error_of(ErrorKind::value, [&] { optim::SGD(p, {.nesterov = true}); });
-  error_of(ErrorKind::value, [&] { optim::SGD(p, {.clip_norm = -1}); });
-  error_of(ErrorKind::value, [&] { optim::RMSProp(p, {.alpha = 1.5}); });
-  error_of(ErrorKind::value, [&] { optim::Adagrad(p, {.groups = {optim::Group{}}}); });
-  error_of(ErrorKind::value, [&] { optim::clip_by_norm(gradients(0), 0); });
+  EXPECT_THAT(message_of(ErrorKind::value, [&] { optim::SGD(p, {.lr = -0.1}); }), HasSubstr("[sgd] lr"));
+  EXPECT_THAT(message_of(ErrorKind::value, [&] { optim::Adam(p, {.lr = std::nan("")}); }), HasSubstr("got nan"));
+  message_of(ErrorKind::value, [&] { optim::Adam(p, {.beta2 = 1}); });
+  message_of(ErrorKind::value, [&] { optim::Adam(p, {.eps = -1}); });
+  message_of(ErrorKind::value, [&] { optim::SGD(p, {.nesterov = true}); });
+  message_of(ErrorKind::value, [&] { optim::SGD(p, {.clip_norm = -1}); });
+  message_of(ErrorKind::value, [&] { optim::RMSProp(p, {.alpha = 1.5}); });
+  message_of(ErrorKind::value, [&] { optim::Adagrad(p, {.groups = {optim::Group{}}}); });
+  message_of(ErrorKind::value, [&] { optim::clip_by_norm(gradients(0), 0); });
   optim::SGD opt(p, {.lr = 0.1});
-  error_of(ErrorKind::value, [&] { opt.set_lr(-1); });
-  error_of(ErrorKind::value, [&] { opt.set_lr(std::nan("")); });
+  message_of(ErrorKind::value, [&] { opt.set_lr(-1); });
+  message_of(ErrorKind::value, [&] { opt.set_lr(std::nan("")); });
   EXPECT_DOUBLE_EQ(opt.lr.get().item(), 0.1);
-  error_of(ErrorKind::state, [&] { opt.weight_decay.set(0.1); });  // left out at construction
+  message_of(ErrorKind::state, [&] { opt.weight_decay.set(0.1); });  // left out at construction
 }
 
 TEST(Optim, RefusesGradientsThatDoNotFit) {
   Pair p = initial();
   optim::Adam opt(p);
   const Doubles before = values(p);
-  EXPECT_THAT(error_of(ErrorKind::state, [&] { opt.update({gradients(0)[0]}); }), HasSubstr("expected 2 gradients"));
-  EXPECT_THAT(error_of(ErrorKind::shape,
-                       [&] {
-                         opt.update({gradients(0)[1], gradients(0)[0]});
-                       }),
+  EXPECT_THAT(message_of(ErrorKind::state, [&] { opt.update({gradients(0)[0]}); }), HasSubstr("expected 2 gradients"));
+  EXPECT_THAT(message_of(ErrorKind::shape,
+                         [&] {
+                           opt.update({gradients(0)[1], gradients(0)[0]});
+                         }),
               HasSubstr("[adam] weight: expected a gradient [3, 2], got [2]"));
-  error_of(ErrorKind::state, [&] { opt.update({gradients(0)[0], Tensor()}); });
+  message_of(ErrorKind::state, [&] { opt.update({gradients(0)[0], Tensor()}); });
   EXPECT_EQ(values(p), before);
   EXPECT_EQ(opt.step.get().item<int>(), 0);
-  error_of(ErrorKind::state, [] { optim::SGD(std::span<const Variable>()); });
+  message_of(ErrorKind::state, [] { optim::SGD(std::span<const Variable>()); });
 }
 
 }  // namespace

@@ -7,7 +7,6 @@ namespace bp {
 namespace {
 
 using test::Doubles;
-using test::error_of;
 using test::expect_close;
 using test::torch_values;
 using ::testing::HasSubstr;
@@ -78,16 +77,16 @@ TEST(Schedule, PlateauMatchesPyTorchAndResumes) {
 }
 
 TEST(Schedule, RefusesWhatMakesNoSense) {
-  EXPECT_THAT(error_of(ErrorKind::value, [] { schedule::constant(-1); }), HasSubstr("got -1"));
-  error_of(ErrorKind::value, [] { schedule::constant(std::nan("")); });
-  error_of(ErrorKind::value, [] { schedule::step(0.1, 0); });
-  error_of(ErrorKind::value, [] { schedule::exponential(0.1, -0.5); });
-  error_of(ErrorKind::value, [] { schedule::cosine(0.1, 0); });
-  error_of(ErrorKind::value, [] { schedule::multistep(0.1, {3, 1}); });
-  error_of(ErrorKind::value, [] { schedule::warmup(nullptr, 3); });
-  error_of(ErrorKind::value, [] { schedule::one_cycle(0.1, 1); });
-  error_of(ErrorKind::value, [] { ReduceOnPlateau(0.1, {.factor = 1}); });
-  error_of(ErrorKind::format, [] {
+  EXPECT_THAT(message_of(ErrorKind::value, [] { schedule::constant(-1); }), HasSubstr("got -1"));
+  message_of(ErrorKind::value, [] { schedule::constant(std::nan("")); });
+  message_of(ErrorKind::value, [] { schedule::step(0.1, 0); });
+  message_of(ErrorKind::value, [] { schedule::exponential(0.1, -0.5); });
+  message_of(ErrorKind::value, [] { schedule::cosine(0.1, 0); });
+  message_of(ErrorKind::value, [] { schedule::multistep(0.1, {3, 1}); });
+  message_of(ErrorKind::value, [] { schedule::warmup(nullptr, 3); });
+  message_of(ErrorKind::value, [] { schedule::one_cycle(0.1, 1); });
+  message_of(ErrorKind::value, [] { ReduceOnPlateau(0.1, {.factor = 1}); });
+  message_of(ErrorKind::format, [] {
     ReduceOnPlateau p(0.1);
     p.restore(Doubles{1, 2});
   });

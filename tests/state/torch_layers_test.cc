@@ -11,12 +11,7 @@ namespace {
 using nlohmann::json;
 using test::Doubles;
 using test::expect_close;
-
-Shape shape_of(const json& sizes) {
-  Shape shape;
-  for (const std::int64_t n : sizes) shape.push_back(n);
-  return shape;
-}
+using test::shape_of;
 
 // The operands of the script: multiples of 1/64.
 Tensor pattern(const Shape& shape, std::int64_t seed) {

@@ -47,8 +47,6 @@ double ConvSpec::flops() const noexcept {
 
 namespace {
 
-constexpr double kFlopsPerThread = 5e5;  // as for matmul
-
 // [n, spatial..., c] as oneDNN orders dimensions: n, c, spatial...
 Desc activation_desc(const ConvSpec& s, std::int64_t channels, bool output, DType type) {
   Dims dims{s.batch, channels}, strides{0, 1};
@@ -191,7 +189,7 @@ void DnnlConv::Impl::create_weight_grad() {
 
 void DnnlConv::Impl::create() {
   const double flops = spec.flops();
-  threads = std::max(1, static_cast<int>(std::min<double>(threads, std::ceil(flops / kFlopsPerThread))));
+  threads = threads_for_flops(flops, threads);
   if (flops == 0 || spec.in_positions() == 0) return;
   const ThreadScope scope(threads);
   if (kind == ConvKind::input_grad) return create_input_grad();

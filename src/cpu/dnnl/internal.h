@@ -21,6 +21,8 @@ using Dims = dnnl::memory::dims;
 
 const dnnl::engine& cpu_engine();
 Memory::data_type dnnl_type(DType t);
+// How many threads, at most `most`, a product is worth.
+int threads_for_flops(double flops, int most);
 bool is_reference(const std::string& impl);  // oneDNN's scalar loops
 bool has_avx2();
 bool has_avx512();

@@ -15,10 +15,6 @@ using namespace detail;
 
 namespace {
 
-// One thread gains nothing from a second below this: 64x10x256 takes 6.5 us on one thread and 6.8 on two, 64x64x128
-// 13 us and 9.
-constexpr double kFlopsPerThread = 5e5;
-
 // Zen 3, f32: a row stride of B that is a multiple of 2 KiB makes oneDNN's copy of B thrash the first-level cache. With
 // rows 64 bytes longer, 64x512x784 takes 0.58 ms for 0.87, 32x1024x256 0.21 for 0.45, 256x1024x2048 14.4 for 28; the
 // copy itself costs 0.06, 0.03 and 1.
@@ -285,7 +281,7 @@ void DnnlMatmul::Impl::create_convolution() {
 void DnnlMatmul::Impl::create() {
   const double flops = 2.0 * static_cast<double>(batch_count(spec)) * static_cast<double>(spec.m) *
                        static_cast<double>(spec.n) * static_cast<double>(spec.k);
-  threads = std::max(1, static_cast<int>(std::min<double>(threads, std::ceil(flops / kFlopsPerThread))));
+  threads = threads_for_flops(flops, threads);
   if (flops == 0) return;
   const ThreadScope scope(threads);
   if (plan == MatmulPlan::convolution) return create_convolution();

@@ -25,7 +25,6 @@ constexpr std::int64_t kGradQueries = 64, kGradKeys = 128;
 // Fewer heads than this, and the backward pass is shared out by blocks, each score made twice.
 constexpr std::int64_t kEnoughHeads = 16;
 
-std::int64_t up_to(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
 std::int64_t blocks(std::int64_t n, std::int64_t step) { return (n + step - 1) / step; }
 
 // f(first row, rows) for tiles as equal as can be.

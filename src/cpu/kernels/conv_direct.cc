@@ -11,8 +11,6 @@ namespace bp::cpu {
 
 namespace {
 
-std::size_t round_up(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
-
 // dx is the convolution of dy with the taps turned round and the channels exchanged.
 DirectConv::Shape shape_of(const ConvSpec& s, ConvKind kind) {
   DirectConv::Shape d{};
@@ -78,12 +76,12 @@ DirectConv::DirectConv(const ConvSpec& spec, ConvKind kind)
 std::size_t DirectConv::packed_bytes() const noexcept {
   const std::int64_t out =
       kind_ == ConvKind::weight_grad ? shape_.out_channels : (shape_.out_channels + tile_ - 1) / tile_ * tile_;
-  return round_up(static_cast<std::size_t>(shape_.taps() * shape_.in_channels * out) * size_);
+  return whole_lines(static_cast<std::size_t>(shape_.taps() * shape_.in_channels * out) * size_);
 }
 
 std::size_t DirectConv::workspace_bytes(int threads) const noexcept {
   if (kind_ == ConvKind::weight_grad) return static_cast<std::size_t>(threads) * packed_bytes();
-  return packed_bytes() + round_up(static_cast<std::size_t>(shape_.in_channels) * size_);
+  return packed_bytes() + whole_lines(static_cast<std::size_t>(shape_.in_channels) * size_);
 }
 
 int DirectConv::preferred_threads() const noexcept {

@@ -11,7 +11,6 @@ namespace bp::cpu {
 
 namespace {
 
-constexpr double kBytesPerThread = 64 * 1024;
 constexpr std::int64_t kColumnsPerThread = 32;  // whole lines of the cache, so that threads do not share one
 
 template <class T> T missing() {
@@ -134,7 +133,7 @@ void scatter_along(const GatherSpec& s, const T* values, const I* index, T* tabl
 
 int GatherSpec::preferred_threads(int most) const noexcept {
   const double bytes = 2.0 * static_cast<double>(outer * count * inner) * static_cast<double>(size_of(dtype));
-  return std::clamp(static_cast<int>(std::min(bytes / kBytesPerThread, 1e6)), 1, std::max(most, 1));
+  return threads_for_bytes(bytes, most);
 }
 
 void gather_rows(const GatherSpec& spec, const void* table, const void* index, void* out, int threads) {

@@ -10,8 +10,6 @@ namespace bp::cpu {
 
 namespace {
 
-std::size_t round_up(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
-
 // forward: columns [P, TI] · w [TI, O]; input_grad: dy [P, O] · w^T -> columns; weight_grad: columns^T · dy.
 MatmulSpec product_spec(const ConvSpec& s, ConvKind kind, bool accumulate) {
   const std::int64_t positions = s.out_positions(), width = s.kernel_positions() * (s.in_channels / s.groups);
@@ -54,14 +52,14 @@ Im2colConv::Im2colConv(const ConvSpec& spec, ConvKind kind)
       out_group_(spec.out_channels / spec.groups),
       in_image_(spec.in_positions() * spec.in_channels),
       out_image_(spec.out_positions() * spec.out_channels),
-      column_bytes_(round_up(static_cast<std::size_t>(positions_ * taps_ * in_group_) * size_of(spec.dtype))),
+      column_bytes_(whole_lines(static_cast<std::size_t>(positions_ * taps_ * in_group_) * size_of(spec.dtype))),
       product_(product_spec(spec, kind, false)),
       adding_(product_spec(spec, kind, true)) {}
 
 std::size_t Im2colConv::workspace_bytes(int threads) const noexcept {
   if (kind_ == ConvKind::weight_grad)
-    return column_bytes_ + round_up(std::max(product_.workspace_bytes(threads), adding_.workspace_bytes(threads)));
-  return static_cast<std::size_t>(threads) * (column_bytes_ + round_up(product_.workspace_bytes(1)));
+    return column_bytes_ + whole_lines(std::max(product_.workspace_bytes(threads), adding_.workspace_bytes(threads)));
+  return static_cast<std::size_t>(threads) * (column_bytes_ + whole_lines(product_.workspace_bytes(1)));
 }
 
 int Im2colConv::preferred_threads() const noexcept {
@@ -152,7 +150,7 @@ void Im2colConv::run_as(const void* first, const void* second, const void* bias,
   auto* to = static_cast<T*>(out);
   if (kind_ == ConvKind::weight_grad)
     return run_weight_grad(a, b, to, reinterpret_cast<T*>(workspace), workspace + column_bytes_, threads);
-  const std::size_t each = column_bytes_ + round_up(product_.workspace_bytes(1));
+  const std::size_t each = column_bytes_ + whole_lines(product_.workspace_bytes(1));
   share(spec_.batch, threads, [&](std::int64_t begin, std::int64_t end) {
     char* mine = workspace + each * static_cast<std::size_t>(threads > 1 ? omp_get_thread_num() : 0);
     for (std::int64_t n = begin; n < end; ++n)

@@ -11,25 +11,13 @@
 #include "base/flush_denormals.h"
 #include "base/random_word.h"
 #include "cpu/kernels/loop_plan.h"
+#include "cpu/kernels/share.h"
 
 namespace bp::cpu {
 
 namespace {
 
 using Plan = CompiledLoop::Plan;
-
-std::size_t padded(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
-
-double start_of(LoopOp op) {
-  switch (op) {
-    case LoopOp::row_max:
-    case LoopOp::column_max: return -std::numeric_limits<double>::infinity();
-    case LoopOp::row_min:
-    case LoopOp::column_min: return std::numeric_limits<double>::infinity();
-    case LoopOp::row_prod: return 1;
-    default: return 0;
-  }
-}
 
 // Joins partial results in f64; sums carry the rounding error along (Neumaier, 1974).
 struct Joined {
@@ -81,7 +69,7 @@ class Worker {
     slots_ = reinterpret_cast<char**>(memory);
     bases_ = slots_ + plan.slots.size();
     joined_ = reinterpret_cast<Joined*>(bases_ + plan.slots.size());
-    scratch_ = memory + padded(2 * plan.slots.size() * sizeof(char*) + plan.reductions.size() * sizeof(Joined));
+    scratch_ = memory + whole_lines(2 * plan.slots.size() * sizeof(char*) + plan.reductions.size() * sizeof(Joined));
     bind();
     prologue();
   }
@@ -429,7 +417,7 @@ void explain_steps(std::string& out, const char* title, const std::vector<LoopSt
 }  // namespace
 
 std::size_t CompiledLoop::Plan::thread_bytes() const noexcept {
-  return padded(2 * slots.size() * sizeof(char*) + reductions.size() * sizeof(Joined)) + scratch_bytes + 64;
+  return whole_lines(2 * slots.size() * sizeof(char*) + reductions.size() * sizeof(Joined)) + scratch_bytes + 64;
 }
 
 CompiledLoop::~CompiledLoop() = default;
@@ -437,7 +425,7 @@ CompiledLoop::CompiledLoop(CompiledLoop&&) noexcept = default;
 CompiledLoop& CompiledLoop::operator=(CompiledLoop&&) noexcept = default;
 
 std::size_t CompiledLoop::workspace_bytes(int threads) const noexcept {
-  return padded(plan_->shared_bytes) + static_cast<std::size_t>(threads) * plan_->thread_bytes();
+  return whole_lines(plan_->shared_bytes) + static_cast<std::size_t>(threads) * plan_->thread_bytes();
 }
 
 int CompiledLoop::useful_threads(int max_threads) const noexcept {
@@ -448,7 +436,7 @@ int CompiledLoop::useful_threads(int max_threads) const noexcept {
 void CompiledLoop::run(void* const* operands, int threads, void* workspace) const {
   const Plan& plan = *plan_;
   char* shared = static_cast<char*>(workspace);
-  char* memory = shared + padded(plan.shared_bytes);
+  char* memory = shared + whole_lines(plan.shared_bytes);
   const std::int64_t units = plan.by_columns || !plan.accumulators.empty() ? plan.chunks : plan.blocks;
   const int team = static_cast<int>(std::clamp<std::int64_t>(threads, 1, std::max<std::int64_t>(units, 1)));
   if (team == 1) {

@@ -5,6 +5,7 @@
 
 #include <cassert>
 #include <iterator>
+#include <limits>
 
 namespace bp::cpu {
 
@@ -33,6 +34,17 @@ int arity(LoopOp op) noexcept {
 }  // namespace
 
 const char* name_of(LoopOp op) noexcept { return kNames[static_cast<std::size_t>(op)]; }
+
+double start_of(LoopOp op) noexcept {
+  switch (op) {
+    case LoopOp::row_max:
+    case LoopOp::column_max: return -std::numeric_limits<double>::infinity();
+    case LoopOp::row_min:
+    case LoopOp::column_min: return std::numeric_limits<double>::infinity();
+    case LoopOp::row_prod: return 1;
+    default: return 0;
+  }
+}
 
 LoopAccess LoopAccess::full(std::int64_t rows, std::int64_t cols) {
   LoopAccess a;

@@ -79,6 +79,7 @@ enum class LoopOp : std::uint8_t {
 };
 
 const char* name_of(LoopOp op) noexcept;
+double start_of(LoopOp reduction) noexcept;  // what it is of no values
 
 // Where element (r, c) of an operand lies, in elements from its pointer:
 //   offset(r, c) = sum_k digit_k(r) * stride[k] + c * col_stride,

@@ -94,17 +94,6 @@ double binary(LoopOp op, double a, double b) {
   }
 }
 
-double start_of(LoopOp op) {
-  switch (op) {
-    case LoopOp::row_max:
-    case LoopOp::column_max: return -std::numeric_limits<double>::infinity();
-    case LoopOp::row_min:
-    case LoopOp::column_min: return std::numeric_limits<double>::infinity();
-    case LoopOp::row_prod: return 1;
-    default: return 0;
-  }
-}
-
 double combine(LoopOp op, double a, double b) {
   switch (op) {
     case LoopOp::row_max:

@@ -11,13 +11,9 @@
 
 #include "base/flush_denormals.h"
 #include "cpu/kernels/matmul_micro.h"
+#include "cpu/kernels/share.h"
 
 namespace bp::cpu {
-
-namespace {
-std::int64_t up_to(std::int64_t n, std::int64_t step) { return (n + step - 1) / step * step; }
-std::size_t padded(std::int64_t bytes) { return static_cast<std::size_t>(up_to(bytes, 64)); }
-}  // namespace
 
 // The operands of a run, in the orientation of work_.
 struct MatmulKernel::Call {
@@ -76,9 +72,11 @@ std::size_t MatmulKernel::workspace_bytes(int threads) const noexcept {
   switch (method_) {
     case Method::direct:
     case Method::dots: return 0;
-    case Method::packed_b: return padded(work_.k * up_to(work_.n, micro_->lanes) * bytes);
+    case Method::packed_b:
+      return whole_lines(static_cast<std::size_t>(work_.k * up_to(work_.n, micro_->lanes) * bytes));
     case Method::blocked:
-      return padded(kc_ * nc_ * bytes) + static_cast<std::size_t>(threads) * padded(mc_ * kc_ * bytes);
+      return whole_lines(static_cast<std::size_t>(kc_ * nc_ * bytes)) +
+             static_cast<std::size_t>(threads) * whole_lines(static_cast<std::size_t>(mc_ * kc_ * bytes));
   }
   return 0;
 }
@@ -158,8 +156,8 @@ void MatmulKernel::pack_b(const Call& call, std::int64_t col, std::int64_t cols,
 void MatmulKernel::run_blocked(const Call& call, char* workspace, int thread, int threads) const {
   const std::int64_t width = micro_->lanes * micro_->vectors;
   char* packed_b = workspace;
-  char* packed_a =
-      workspace + padded(kc_ * nc_ * call.bytes) + static_cast<std::size_t>(thread) * padded(mc_ * kc_ * call.bytes);
+  char* packed_a = workspace + whole_lines(static_cast<std::size_t>(kc_ * nc_ * call.bytes)) +
+                   static_cast<std::size_t>(thread) * whole_lines(static_cast<std::size_t>(mc_ * kc_ * call.bytes));
   const std::int64_t row_blocks = (work_.m + mc_ - 1) / mc_;
   // Rows that are contiguous along k are read where they are: transposing them would cost 1 ns an element, a fifth of
   // the product at 192 columns.

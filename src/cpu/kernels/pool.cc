@@ -443,10 +443,7 @@ double PoolSpec::bytes() const noexcept {
   return static_cast<double>(batch * channels) * (positions_in + positions_out) * static_cast<double>(size_of(dtype));
 }
 
-int PoolSpec::preferred_threads(int most) const {
-  constexpr double kBytesPerThread = 64 * 1024;
-  return std::clamp(static_cast<int>(std::min(bytes() / kBytesPerThread, 1e6)), 1, std::max(most, 1));
-}
+int PoolSpec::preferred_threads(int most) const { return threads_for_bytes(bytes(), most); }
 
 void max_pool(const PoolSpec& spec, const void* x, void* y, void* index, int threads) {
   run(spec, false, x, y, index, BP_SIMD_DISPATCH(max_row_f32), BP_SIMD_DISPATCH(max_row_f64), threads);

@@ -3,6 +3,8 @@
 
 #include <omp.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 
 namespace bp::cpu {
@@ -19,5 +21,17 @@ template <class F> void share(std::int64_t count, int threads, F f) {
     f(count * t / n, count * (t + 1) / n);
   }
 }
+
+// How many threads, at most `most`, a copy of `bytes` (read and written) is worth: below 64 KiB one gains nothing.
+inline int threads_for_bytes(double bytes, int most) noexcept {
+  constexpr double kBytesPerThread = 64 * 1024;
+  return std::clamp(static_cast<int>(std::min(bytes / kBytesPerThread, 1e6)), 1, std::max(most, 1));
+}
+
+// n, rounded up to a multiple of `step`.
+inline std::int64_t up_to(std::int64_t n, std::int64_t step) noexcept { return (n + step - 1) / step * step; }
+
+// Bytes as whole cache lines: pieces of one workspace do not share lines.
+inline std::size_t whole_lines(std::size_t bytes) noexcept { return (bytes + 63) / 64 * 64; }
 
 }  // namespace bp::cpu

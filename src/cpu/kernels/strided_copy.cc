@@ -12,7 +12,6 @@ namespace bp::cpu {
 
 namespace {
 
-constexpr double kBytesPerThread = 64 * 1024;
 constexpr std::int64_t kChunkBytes = 64 * 1024;
 constexpr std::int64_t kBlockTiles = 8;  // a block of 4 x 4 tiles touches few enough pages for the translation cache
 
@@ -169,9 +168,7 @@ void StridedCopy::choose() {
   chunks_ = (dims_[outer_].size + chunk_ - 1) / chunk_;
 }
 
-int StridedCopy::preferred_threads(int most) const noexcept {
-  return std::clamp(static_cast<int>(std::min(bytes() / kBytesPerThread, 1e6)), 1, std::max(most, 1));
-}
+int StridedCopy::preferred_threads(int most) const noexcept { return threads_for_bytes(bytes(), most); }
 
 StridedCopy::Place StridedCopy::place_of(std::int64_t outer) const {
   Place p;

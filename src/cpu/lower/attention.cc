@@ -9,8 +9,6 @@ namespace {
 
 using ir::OpId;
 
-constexpr int kManyThreads = 1024;
-
 // Where the optional operands stand among a step's arguments; -1: absent.
 struct Places {
   int mask = -1, lengths = -1, offset = -1, random = -1, count = 0;

@@ -9,8 +9,6 @@ namespace {
 
 using ir::OpId;
 
-constexpr int kManyThreads = 1024;
-
 class GatherKernel final : public Kernel {
  public:
   GatherKernel(OpId op, const GatherSpec& spec) : op_(op), spec_(spec) {}

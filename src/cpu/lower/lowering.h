@@ -12,6 +12,8 @@
 
 namespace bp::cpu {
 
+constexpr int kManyThreads = 1024;  // for a kernel that bounds its threads by its work alone
+
 struct LowerOptions {
   int threads = 1;
   bool reference = false;  // every node by its scalar kernel: the executable that others are checked against

@@ -38,9 +38,8 @@ class CopyParts final : public Kernel {
       p.copy.run(static_cast<const char*>(args[p.input]) + p.from, static_cast<char*>(out) + p.to, threads);
   }
   int preferred_threads() const override {
-    constexpr int kMany = 1024;
     int threads = 1;
-    for (const Part& p : parts_) threads = std::max(threads, p.copy.preferred_threads(kMany));
+    for (const Part& p : parts_) threads = std::max(threads, p.copy.preferred_threads(kManyThreads));
     return threads;
   }
 

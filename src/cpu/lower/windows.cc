@@ -8,8 +8,6 @@ namespace {
 
 using ir::OpId;
 
-constexpr int kManyThreads = 1024;
-
 class PoolKernel final : public Kernel {
  public:
   PoolKernel(OpId op, const PoolSpec& spec) : op_(op), spec_(spec) {}
