@@ -42,6 +42,14 @@ struct InspectOptions {
 };
 int inspect(const InspectOptions& options);
 
+struct ProfileCommand {
+  std::string file, trace;
+  std::vector<std::string> set;
+  int steps = 20, threads = -1;  // as configured
+  bool summary = false;
+};
+int profile(const ProfileCommand& options);
+
 struct GradcheckCommand {
   std::string file;
   std::vector<std::string> set;

@@ -18,6 +18,7 @@ constexpr const char* kFooter = R"(Examples:
   bp predict runs/fashion_mnist images.npy -o classes.csv
   bp inspect examples/fashion_mnist.toml
   bp gradcheck examples/fashion_mnist.toml
+  bp profile examples/fashion_mnist.toml --trace step.json
   bp cures --only vanishing,exploding
 
 A run leaves a folder runs/NAME (NAME-2, -3, ... when it exists):
@@ -60,6 +61,7 @@ struct Options {
   bp::app::PredictOptions predict;
   bp::app::SampleCommand sample;
   bp::app::InspectOptions inspect;
+  bp::app::ProfileCommand profile;
   bp::app::GradcheckCommand gradcheck;
   bp::app::CuresOptions cures;
 };
@@ -111,6 +113,20 @@ void add_others(CLI::App& app, Options& o) {
       ->type_name("FILE.toml|RUN");
   add_set(inspect, o.inspect.set);
 
+  CLI::App* profile = app.add_subcommand(
+      "profile", "where a training step spends its time, and how near that is to the machine's limits");
+  profile->add_option("file", o.profile.file, "a configuration or the folder of a run")
+      ->required()
+      ->type_name("FILE.toml|RUN");
+  profile->add_option("--steps", o.profile.steps, "training steps to time on the first batch; nothing is saved")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
+  profile->add_option("--threads", o.profile.threads, "0: OMP_NUM_THREADS or the number of cores")
+      ->check(CLI::Range(0, 1024));
+  profile->add_option("--trace", o.profile.trace, "also write the steps for chrome://tracing")->type_name("FILE.json");
+  profile->add_flag("--summary", o.profile.summary, "only the sums by layer, by pass and by bound");
+  add_set(profile, o.profile.set);
+
   CLI::App* check = app.add_subcommand("gradcheck", "compare the gradient with finite differences, in f64");
   check->add_option("file", o.gradcheck.file, "the configuration")->required()->type_name("FILE.toml");
   check->add_option("--elements", o.gradcheck.elements, "of each parameter, at most")
@@ -153,6 +169,7 @@ int run(const CLI::App& app, const Options& o) {
   if (app.got_subcommand("predict")) return bp::app::predict(o.predict);
   if (app.got_subcommand("sample")) return bp::app::sample(o.sample);
   if (app.got_subcommand("inspect")) return bp::app::inspect(o.inspect);
+  if (app.got_subcommand("profile")) return bp::app::profile(o.profile);
   if (app.got_subcommand("gradcheck")) return bp::app::gradcheck(o.gradcheck);
   if (app.got_subcommand("cures")) return bp::app::cures(o.cures);
   return bp::app::keys();

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "bp/io.h"
 #include "commands.h"
 #include "progress.h"
 #include "train/config_keys.h"
@@ -86,6 +87,18 @@ int inspect(const InspectOptions& o) {
   fmt::print("training step    {} samples, {:.3f} GFLOP, planned peak {} bytes ({:.1f} MiB)\n", c.batch,
              costs.step.flops / 1e9, costs.step.planned_peak_bytes,
              static_cast<double>(costs.step.planned_peak_bytes) / (1 << 20));
+  return kOk;
+}
+
+int profile(const ProfileCommand& o) {
+  train::Config c = read_any(o.file, o.set);
+  if (o.threads >= 0) c.train.threads = o.threads;
+  const Profile p = train::profile_training(std::move(c), o.steps);
+  fmt::print("{}", o.summary ? p.summary() : p.text());
+  if (!o.trace.empty()) {
+    io::write_file(o.trace, p.chrome_trace());
+    fmt::print("{}: open it in chrome://tracing or ui.perfetto.dev\n", o.trace);
+  }
   return kOk;
 }
 

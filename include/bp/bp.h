@@ -24,6 +24,7 @@
 #include "bp/norms.h"
 #include "bp/ops.h"
 #include "bp/optim.h"
+#include "bp/profile.h"
 #include "bp/regularisers.h"
 #include "bp/rng.h"
 #include "bp/scan.h"

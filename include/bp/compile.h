@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "bp/profile.h"
 #include "bp/tensor.h"
 #include "bp/variable.h"
 
@@ -53,7 +54,7 @@ class CompiledStep {
   std::string explain() const;  // the graph after each pass and the steps, of the executable used last
   int traces() const;           // how often the function has been traced
   std::string diagnose(std::span<const Tensor> args);
-  std::string profile(std::span<const Tensor> args, int runs);
+  Profile profile(std::span<const Tensor> args, int runs);
 
  private:
   struct Impl;
@@ -113,8 +114,12 @@ template <class F, std::size_t Arity, class R> class Compiled {
     return step_.diagnose(in);
   }
   // Runs `runs` times for real (states change as in any run) and tells, step by step, the median time, its share, and
-  // the rates of flops and bytes.
+  // the rates of flops and bytes, how near they come to the machine's limits, and sums: Profile::text().
   template <class... Args> std::string profile(int runs, const Args&... args) {
+    return profile_steps(runs, args...).text();
+  }
+  // The same as data (bp/profile.h); bp::profile(step, runs, args...) calls it.
+  template <class... Args> Profile profile_steps(int runs, const Args&... args) {
     const std::array<Tensor, Arity> in{static_cast<Tensor>(args)...};
     return step_.profile(in, runs);
   }

@@ -141,6 +141,10 @@ class Trainer {
   // What a training step costs, for these shapes; compiles it.
   ExecutableInfo step_info(const Type& x, const Type& y);
 
+  // Takes `runs` training steps on one batch, which move parameters and optimizer as training does, and tells where the
+  // time went (bp/profile.h). Schedules, history and checkpoints are left alone.
+  Profile profile(const Tensor& x, const Tensor& y, int runs);
+
  private:
   Trainer(Forward forward, nn::detail::Walk walk, Loss loss, optim::Optimizer& optimizer, Options options);
   struct Impl;

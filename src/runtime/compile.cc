@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "runtime/backend.h"
 #include "runtime/diagnose.h"
+#include "runtime/profile.h"
 #include "runtime/trace_function.h"
 #include "trace/node.h"
 
@@ -191,42 +192,16 @@ std::string CompiledStep::diagnose(std::span<const Tensor> args) {
   return runtime::first_nonfinite(traced.graph, inputs);
 }
 
-namespace {
-double median(std::vector<double> v) {
-  std::nth_element(v.begin(), v.begin() + static_cast<std::ptrdiff_t>(v.size() / 2), v.end());
-  return v[v.size() / 2];
-}
-}  // namespace
-
-namespace {
-// One line; below a loop or branch, those of its bodies, whose figures are of one iteration.
-void profile_step(std::string& out, const cpu::Step& step, int threads, double seconds, double total, double runs,
-                  int indent) {
-  const cpu::StepInfo& info = step.info;
-  out += fmt::format("{:10.2f} {:5.1f}% {:9.2f} {:9.2f}  {:{}}{}{} [{}] {}{}\n", seconds * 1e6, 100 * seconds / total,
-                     info.flops * runs / seconds * 1e-9, info.bytes * runs / seconds * 1e-9, "", indent,
-                     runs > 1 ? fmt::format("{:.0f} x ", runs) : "", info.name, threads, ir::scope_path(info.scope),
-                     info.backward ? " (backward)" : "");
-  for (const cpu::BoundProgram* body : step.kernel->bodies())
-    for (std::size_t i = 0; i < body->seconds().size(); ++i)
-      profile_step(out, body->program().steps[i], body->threads_of(i), body->seconds()[i], total, body->runs_of(i),
-                   indent + 4);
-}
-}  // namespace
-
-std::string CompiledStep::profile(std::span<const Tensor> args, int runs) {
+Profile CompiledStep::profile(std::span<const Tensor> args, int runs) {
   if (runs < 1) fail(ErrorKind::value, "[profile] runs must be at least 1, got {}", runs);
   CompiledEntry& e = impl_->entry(args);
-  std::vector<std::vector<double>> seconds;
-  for (int i = 0; i < runs; ++i) e.run(args, &seconds);
-  std::vector<double> times;
-  double total = 0;
-  for (auto& s : seconds) total += times.emplace_back(median(std::move(s)));
-  std::string out = fmt::format("{:>10} {:>6} {:>9} {:>9}  step\n", "us", "share", "GFLOP/s", "GB/s");
-  const cpu::Executable& executable = *e.built.executable;
-  for (std::size_t i = 0; i < times.size(); ++i)
-    profile_step(out, executable.program().steps[i], executable.threads_of(i), times[i], total, 1, 0);
-  return out + fmt::format("{:10.2f} us in all\n", total * 1e6);
+  runtime::StepTimes times;
+  for (int i = 0; i < runs; ++i) {
+    std::vector<std::vector<double>> seconds;
+    e.run(args, &seconds);
+    times.add(*e.built.executable, seconds);
+  }
+  return times.profile(*e.built.executable, runtime::machine_limits(e.built.executable->threads()));
 }
 
 }  // namespace bp::detail

@@ -211,6 +211,19 @@ nn::Sequential load_model(const Config& config, const std::string& run) {
   return model;
 }
 
+Profile profile_training(Config config, int runs) {
+  const Datasets sets = load_datasets(config);
+  data::DataLoader loader = training_loader(config, sets.altered);
+  nn::Sequential model = config.make_model();
+  const std::unique_ptr<optim::Optimizer> optimizer = config.optimizer(nn::parameters(model));
+  Options options = config.train;
+  options.task = config.task;
+  Trainer trainer(model, config.loss, *optimizer, options);
+  const std::optional<data::Batch> batch = loader.next();
+  if (!batch->y.buffer) fail(ErrorKind::value, "[profile] the data have no targets");
+  return trainer.profile(to_tensor(batch->x), to_tensor(batch->y), runs);
+}
+
 Metrics evaluate_run(Config& config, const std::string& run, Split split) {
   nn::Sequential model = load_model(config, run);
   const std::unique_ptr<optim::Optimizer> optimizer = config.optimizer(nn::parameters(model));

@@ -37,6 +37,9 @@ Report resume_run(Config config, const std::string& folder, const Hooks& hooks);
 
 // The model of a run: model.safetensors, or that of its checkpoint while there is none.
 nn::Sequential load_model(const Config& config, const std::string& run);
+// Where a training step of this configuration spends its time: `runs` steps from the first values on the first batch.
+// Nothing is written. Throws Error(value) for fewer than one run.
+Profile profile_training(Config config, int runs);
 Metrics evaluate_run(Config& config, const std::string& run, Split split);
 // [N, classes] probabilities, [N, ..] probabilities of binary labels, or values.
 Array predict(const Config& config, const nn::Sequential& model, const Array& inputs);

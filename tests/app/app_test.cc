@@ -311,6 +311,17 @@ TEST_F(App, InspectsAndChecksGradients) {
   EXPECT_EQ(check.out.find("WRONG"), std::string::npos);
 }
 
+TEST_F(App, ProfilesATrainingStep) {
+  const Outcome profile = bp({"profile", "net.toml", "--steps", "3", "--threads", "1", "--trace", "step.json"});
+  EXPECT_EQ(profile.code, 0) << profile.err;
+  for (const char* part : {"bound by", "forward", "backward", "update", "limits", "step.json"})
+    EXPECT_THAT(profile.out, HasSubstr(part));
+  EXPECT_THAT(read(at("step.json")), HasSubstr("traceEvents"));
+  EXPECT_FALSE(fs::exists(at("runs")));
+  EXPECT_EQ(bp({"profile", "net.toml", "--steps", "0"}).code, 2);
+  EXPECT_EQ(bp({"profile", "nothing.toml"}).code, 4);
+}
+
 TEST_F(App, ATerminalGetsALiveBar) {
   int terminal = -1;
   const pid_t child = forkpty(&terminal, nullptr, nullptr, nullptr);
@@ -344,7 +355,7 @@ TEST_F(App, HelpTellsItAll) {
   const Outcome help = bp({"--help"});
   EXPECT_EQ(help.code, 0);
   for (const char* part :
-       {"train", "eval", "predict", "inspect", "gradcheck", "cures", "Exit codes", "Ctrl-C", "Examples"})
+       {"train", "eval", "predict", "inspect", "gradcheck", "profile", "cures", "Exit codes", "Ctrl-C", "Examples"})
     EXPECT_THAT(help.out, HasSubstr(part));
 }
 

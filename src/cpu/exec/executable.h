@@ -45,7 +45,8 @@ class Executable {
   const Program& program() const noexcept { return program_; }
   double flops() const;
   int threads_of(std::size_t step) const noexcept { return bound_.threads_of(step); }
-  std::string str() const;  // one line a step: name, scope, threads, flops, bytes
+  int threads() const noexcept { return threads_; }  // the most that a step may use
+  std::string str() const;                           // one line a step: name, scope, threads, flops, bytes
 
  private:
   template <class Each> void run_steps(std::span<const void* const> inputs, std::span<void* const> outputs, Each each);

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "bp/dtype.h"
 #include "ir/scope.h"
 
 namespace bp::cpu {
@@ -32,6 +33,8 @@ struct StepInfo {
   std::string name;  // "loop(exp, sub, sum)", "matmul 64x784x512"
   ir::ScopeId scope = 0;
   bool backward = false;
+  bool update = false;  // of what is computed from gradients and needed by none: optimizers
+  DType dtype = f32;    // of the first operand
   double flops = 0;
   double bytes = 0;  // read and written
 };

@@ -45,6 +45,19 @@ std::vector<bool> unsafe_updates(const ir::Graph& g, const Program& p) {
   return unsafe;
 }
 
+// Nodes that follow from the backward pass and lead to nothing in it: an optimizer's work.
+std::vector<bool> update_nodes(const ir::Graph& g) {
+  std::vector<bool> after(g.nodes.size(), false), needed(g.nodes.size(), false);
+  for (ir::NodeId n = 0; n < g.nodes.size(); ++n)
+    for (ir::Value v : g.nodes[n].inputs)
+      if (g.nodes[v.node].backward || after[v.node]) after[n] = true;
+  for (ir::NodeId n = static_cast<ir::NodeId>(g.nodes.size()); n-- > 0;)
+    for (ir::Value v : g.nodes[n].inputs)
+      if (g.nodes[n].backward || needed[n]) needed[v.node] = true;
+  for (ir::NodeId n = 0; n < g.nodes.size(); ++n) after[n] = after[n] && !needed[n] && !g.nodes[n].backward;
+  return after;
+}
+
 }  // namespace
 
 Lowering::Lowering(const ir::Graph& g, const passes::Partition& p, const LowerOptions& options)
@@ -52,7 +65,8 @@ Lowering::Lowering(const ir::Graph& g, const passes::Partition& p, const LowerOp
       partition_(p),
       options_(options),
       results_(passes::all_group_results(g, p)),
-      input_index_(g.nodes.size(), kNone) {
+      input_index_(g.nodes.size(), kNone),
+      update_(update_nodes(g)) {
   for (std::uint32_t i = 0; i < g.inputs.size(); ++i) input_index_[g.inputs[i].node] = i;
 }
 
@@ -109,6 +123,8 @@ StepInfo Lowering::info_of(ir::NodeId n) const {
   info.name = ir::name_of(node.op);
   info.scope = node.scope;
   info.backward = node.backward;
+  info.update = update_[n];
+  if (!node.inputs.empty()) info.dtype = graph_.type(node.inputs[0]).dtype;
   info.flops = ir::node_flops(graph_, node);
   return info;
 }

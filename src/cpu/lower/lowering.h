@@ -60,6 +60,7 @@ class Lowering {
   Program program_;
   std::unordered_map<ir::Value, BufferId> buffers_;
   std::vector<std::uint32_t> input_index_;  // by node
+  std::vector<bool> update_;                // by node: see StepInfo
 };
 
 // The whole graph. The executable's inputs are graph.inputs; its outputs graph.outputs; an output that updates a state
