@@ -6,6 +6,7 @@
 // the state i64[2] of the dropout (attributes "dropout", "place").
 #include "bp/attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 

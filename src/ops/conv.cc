@@ -4,6 +4,8 @@
 // x [N, s.., C], w [k.., C / groups, O], y [N, o.., O]; s, k and o have one to three sizes.
 #include "ops/window.h"
 
+#include <algorithm>
+
 namespace bp {
 namespace ir {
 using namespace ops;

@@ -1,6 +1,8 @@
 // Ops without tensor operands to compute from: input (a placeholder), full, iota.
 #include "ops/common.h"
 
+#include <algorithm>
+
 namespace bp {
 namespace ir {
 using namespace ops;

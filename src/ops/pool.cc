@@ -1,5 +1,6 @@
 // Max and average pooling in 1-3 dimensions over channels-last tensors [N, s.., C], each with its gradient and that
 // gradient's gradient. All share the attributes window, stride, padding_low, padding_high, dilation.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 

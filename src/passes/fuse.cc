@@ -6,6 +6,7 @@
 #include <set>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 
 #include "passes/epilogue.h"
 #include "passes/loop_space.h"

@@ -1,6 +1,7 @@
 // Metrics of classification, binary labels and regression.
 #include "train/metrics.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"

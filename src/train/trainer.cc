@@ -1,4 +1,5 @@
 // Trainer: the loop over epochs and batches around one compiled step.
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 

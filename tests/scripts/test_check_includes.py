@@ -35,6 +35,13 @@ class CheckIncludes(unittest.TestCase):
         })
         self.assertEqual((code, output), (0, ""))
 
+    def test_what_is_used_of_the_standard_library_is_included(self):
+        self.assert_breach({"src/base/names.cc": '#include "base/names.h"\nstd::vector<int> v;\n', "src/base/names.h": ""},
+                           "src/base/names.cc: uses std::vector without <vector>")
+        code, output = self.run_on({"src/base/names.cc": '#include "base/names.h"\nstd::vector<int> v;  // std::map<\n',
+                                    "src/base/names.h": "#include <vector>\n"})
+        self.assertEqual((code, output), (0, ""))
+
     def test_an_earlier_room_may_not_include_a_later_one(self):
         self.assert_breach({"src/ir/graph.h": "", "src/base/error.h": '// why\n#include "ir/graph.h"\n'},
                            "src/base/error.h:2: base must not include ir")

@@ -1,5 +1,7 @@
 // The limit of BP_MAX_ISA on Highway's choice of instruction set; see simd.h.
 #include "cpu/kernels/simd.h"
+
+#include <cstdint>
 // clang-format off
 #include <hwy/highway.h>
 // clang-format on

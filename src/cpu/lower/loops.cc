@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <utility>
 
 #include "cpu/kernels/loop_program.h"
 #include "cpu/lower/lowering.h"

@@ -6,6 +6,7 @@
 #include <map>
 #include <queue>
 #include <set>
+#include <utility>
 
 namespace bp::cpu {
 
