@@ -17,10 +17,6 @@ using ir::Value;
 constexpr std::int64_t kExactInF32 = std::int64_t{1} << 24;
 constexpr std::size_t kMaxReads = 40;
 
-bool is_reduction(OpId op) {
-  return op == OpId::reduce_sum || op == OpId::reduce_max || op == OpId::reduce_min || op == OpId::reduce_prod;
-}
-
 // An integer operand whose values f32 holds exactly, so that comparing with it is exact whatever the other one is.
 bool is_small_integer(const Graph& g, Value v) {
   const Value base = behind_transparent(g, v);
@@ -368,6 +364,10 @@ const LoopMember* LoopSpace::find(NodeId n) const {
   const auto at =
       std::lower_bound(members.begin(), members.end(), n, [](const LoopMember& m, NodeId id) { return m.node < id; });
   return at != members.end() && at->node == n ? &*at : nullptr;
+}
+
+bool is_reduction(OpId op) {
+  return op == OpId::reduce_sum || op == OpId::reduce_max || op == OpId::reduce_min || op == OpId::reduce_prod;
 }
 
 bool is_transparent(const Graph& g, NodeId n) {

@@ -45,6 +45,7 @@ struct LoopSpace {
   const LoopMember* find(ir::NodeId n) const;
 };
 
+bool is_reduction(ir::OpId op);  // over axes; argmax and cumsum are none
 // Nodes that loops look through instead of reading them from memory: reshape, broadcast, full.
 bool is_transparent(const ir::Graph& g, ir::NodeId n);
 // Whether a loop can compute the node, by its op and dtypes.

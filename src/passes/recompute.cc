@@ -24,10 +24,6 @@ constexpr double kSmall = 16;  // a leaf this many times smaller than the value 
 // the time of half a byte an element, a transcendental one that of eight.
 constexpr double kCheapOp = 0.5, kDearOp = 8, kMaxOps = 24;
 
-bool is_reduction(OpId op) {
-  return op == OpId::reduce_sum || op == OpId::reduce_max || op == OpId::reduce_min || op == OpId::reduce_prod;
-}
-
 double op_cost(OpId op) {
   switch (op) {
     case OpId::pow:

@@ -394,8 +394,8 @@ class Worker {
 };
 
 const char* span_name(LoopSpan s) {
-  constexpr const char* kNames[] = {"one", "rows", "flat", "rowwise"};
-  return kNames[static_cast<std::size_t>(s)];
+  constexpr const char* kSpans[] = {"one", "rows", "flat", "rowwise"};
+  return kSpans[static_cast<std::size_t>(s)];
 }
 
 const char* op_name(TileOp op) {
