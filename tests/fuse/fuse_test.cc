@@ -178,6 +178,21 @@ TEST(Fuse, StatesAreOverwrittenInPlace) {
       ASSERT_NEAR(seen[0][i][k], seen[1][i][k], 1e-4 * (1 + std::fabs(seen[1][i][k]))) << i << " " << k;
 }
 
+// The new value is recorded before another reader of the old one: it has to wait, or a copy is kept.
+TEST(Fuse, AStateIsOverwrittenAfterItsLastReader) {
+  Variable w(random_tensor({40, 40}, f32, 1));
+  auto step = compile([&](Tensor x) {
+    const Tensor old = w.get();
+    w.set(old * 0.5);
+    return cumsum(matmul(x, old), 0);
+  });
+  const Tensor x = random_tensor({40, 40}, f32, 2);
+  const std::vector<double> want = cumsum(matmul(x, w.get()), 0).to_vector<double>();
+  const std::vector<double> got = step(x).to_vector<double>();
+  for (std::size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(got[i], want[i], 1e-4) << i;
+  EXPECT_EQ(step.explain().find("  copy"), std::string::npos) << step.explain();
+}
+
 // Bytes that the loops of a fused graph write.
 std::int64_t written(const passes::Optimised& o) {
   std::int64_t bytes = 0;
