@@ -1,6 +1,7 @@
 // Times one training step (forward, loss, backward, optimizer, loss readable by the caller) on fixed data, one step at
 // a time after five warm-up steps; prints one JSON line. usage: train_step --case tiny|mlp|cnn|resnet20|lstm|gpt
-// [--dtype f32] [--threads 2] [--seconds 4] [--steps N: so many instead] [--trace FILE.json] [--explain|--profile]
+// [--dtype f32|f64|bf16 (mixed precision)] [--threads 2] [--seconds 4] [--steps N: so many instead] [--trace FILE.json]
+// [--explain|--profile]
 #include <fmt/format.h>
 #include <sys/resource.h>
 
@@ -21,7 +22,8 @@ int main(int argc, char** argv) try {
   using Clock = std::chrono::steady_clock;
   const std::string name = bench::option(argc, argv, "case", "tiny"),
                     dtype_name = bench::option(argc, argv, "dtype", "f32");
-  const bp::DType dtype = bp::dtype_from_name(dtype_name);
+  const bool mixed = bp::dtype_from_name(dtype_name) == bp::bf16;
+  const bp::DType dtype = mixed ? bp::f32 : bp::dtype_from_name(dtype_name);
   const int threads = std::stoi(bench::option(argc, argv, "threads", "2"));
   const double seconds = std::stod(bench::option(argc, argv, "seconds", "4"));
   const std::size_t count = std::stoul(bench::option(argc, argv, "steps", "0"));
@@ -34,7 +36,7 @@ int main(int argc, char** argv) try {
         c.optimizer->update(bp::grad(loss, c.parameters));
         return loss;
       },
-      {.mode = bp::Mode::train, .threads = threads});
+      {.mode = bp::Mode::train, .threads = threads, .precision = mixed ? bp::bf16 : bp::f32});
   const auto [x, t] = c.batch(0);
   const auto begin = Clock::now();
   const double loss0 = step(x, t).item();

@@ -21,7 +21,11 @@ struct CompileOptions {
   int threads = 0;            // 0: OMP_NUM_THREADS or the number of cores; fewer are used where the work is small
   std::string name = "step";  // for messages and profiles
   bool guard = false;         // when the first result (the loss) is NaN or infinite, no Variable changes
-  int cache_size = 16;        // executables kept, one a combination of argument shapes and dtypes
+  // bf16: mixed precision. Products of f32 values (matmul, convolutions, their gradients) read bf16 and add up in f32;
+  // what they read is kept as bf16, activations saved for the backward pass among it. Weights, moments, statistics and
+  // losses stay f32, so no loss scaling is needed. f32: everything in the dtype it was written in.
+  DType precision = f32;
+  int cache_size = 16;                           // executables kept, one a combination of argument shapes and dtypes
   std::vector<std::string> disable_passes = {};  // by name: see explain()
 };
 

@@ -57,4 +57,10 @@ class Variable {
 // Assigns many at once: all values are computed first (in one executable), then all assigned; on an exception none is.
 void assign(std::span<Variable> variables, std::span<const Tensor> values);
 
+// Inside compile: unless `condition` (one boolean) is true, every Variable ends the step with the value it had before,
+// as if the step had not happened (parameters, moments, running statistics, counters); but those in `always` are
+// assigned in any case. Error(state) outside compile, where assignments have happened already; Error(dtype / shape) for
+// a condition that is not one boolean.
+void commit_if(const Tensor& condition, std::span<const Variable> always = {});
+
 }  // namespace bp

@@ -42,6 +42,15 @@ std::vector<Type> same_float(const InferArgs& a, const char* op);    // and the 
 std::vector<Type> same_pair(const InferArgs& a, const char* op);     // two operands of one type, that type out
 std::vector<Type> compare_pair(const InferArgs& a, const char* op);  // two of one type, bool out
 
+// Of a product: that of its factors, or f32 for bf16 factors with the attribute "result", which the pass "precision"
+// sets.
+inline DType product_result(const Attrs& attrs, DType factors) {
+  if (!attrs.has("result")) return factors;
+  if (factors != DType::bf16 || attrs.dtype("result") != DType::f32)
+    fail(ErrorKind::dtype, "a product of {} cannot give {}", name_of(factors), name_of(attrs.dtype("result")));
+  return DType::f32;
+}
+
 // Reference loops. `f` maps values of the storage type (bf16 as float).
 template <class T> struct Arithmetic { using type = T; };
 template <> struct Arithmetic<bfloat16> { using type = float; };

@@ -14,11 +14,12 @@ namespace {
 
 // ---- type rules ----
 
+// The dtype of the result.
 DType float_pair(const InferArgs& a, const char* op) {
   if (a.in[0].dtype != a.in[1].dtype || !is_float(a.in[0].dtype))
     fail(ErrorKind::dtype, "[{}] expected two operands of one floating dtype, got {} and {}", op, a.in[0].str(),
          a.in[1].str());
-  return a.in[0].dtype;
+  return product_result(a.attrs, a.in[0].dtype);
 }
 
 std::int64_t groups_of(const Attrs& attrs, std::int64_t channels, const char* what, const char* op) {

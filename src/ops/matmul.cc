@@ -46,7 +46,7 @@ std::vector<Type> infer_matmul(const InferArgs& args) {
   Shape out = broadcast_shapes(d.batch_a, d.batch_b, "matmul: leading dimensions");
   out.push_back(d.m);
   out.push_back(d.n);
-  return {{a.dtype, out}};
+  return {{product_result(args.attrs, a.dtype), out}};
 }
 
 // The transposes are flags, never copies: dA = dC op(B)^T, dB = op(A)^T dC.
@@ -89,14 +89,14 @@ template <class Acc, class T> void load(const T* from, bool transposed, std::int
           static_cast<Acc>(static_cast<arithmetic_t<T>>(transposed ? from[c * rows + r] : from[r * cols + c]));
 }
 
-template <class T> void reference_matmul(const KernelArgs& k) {
+template <class T, class Result = T> void reference_matmul(const KernelArgs& k) {
   using Acc = std::conditional_t<std::is_integral_v<T>, std::int64_t, double>;
   const ProductDims d = product_dims(k.in[0].type.shape, k.in[1].type.shape, k.attrs);
   const Shape batch = batch_of(k.out[0].type.shape);
   const BatchIndex at_a(d.batch_a, batch), at_b(d.batch_b, batch);
   const auto size = [](std::int64_t rows, std::int64_t cols) { return static_cast<std::size_t>(rows * cols); };
   std::vector<Acc> a(size(d.m, d.k)), b(size(d.k, d.n)), row(size(1, d.n));
-  T* y = k.out[0].as<T>();
+  auto* y = k.out[0].as<Result>();
   for (std::int64_t i = 0, n = batch.numel(); i < n; ++i) {
     load(k.in[0].as<T>() + at_a(i) * d.m * d.k, d.ta, d.m, d.k, a.data());
     load(k.in[1].as<T>() + at_b(i) * d.k * d.n, d.tb, d.k, d.n, b.data());
@@ -108,7 +108,7 @@ template <class T> void reference_matmul(const KernelArgs& k) {
         for (std::int64_t c = 0; c < d.n; ++c) row[static_cast<std::size_t>(c)] += s * line[c];
       }
       for (std::int64_t c = 0; c < d.n; ++c)
-        y[c] = static_cast<T>(static_cast<arithmetic_t<T>>(row[static_cast<std::size_t>(c)]));
+        y[c] = static_cast<Result>(static_cast<arithmetic_t<T>>(row[static_cast<std::size_t>(c)]));
     }
   }
 }
@@ -123,7 +123,9 @@ const OpDef op_matmul{
     .vjp = vjp_matmul,
     .reference =
         [](const KernelArgs& k) {
-          dispatch(k.out[0].type.dtype, [&](auto zero) { reference_matmul<decltype(zero)>(k); });
+          const DType in = k.in[0].type.dtype;
+          if (in != k.out[0].type.dtype) return reference_matmul<bfloat16, float>(k);
+          dispatch(in, [&](auto zero) { reference_matmul<decltype(zero)>(k); });
         },
     .flops =
         [](std::span<const Type> in, std::span<const Type> out, const Attrs& attrs) {

@@ -28,7 +28,7 @@ std::string text_of(const ir::Graph& g, const Partition& p) {
 class Pipeline {
  public:
   explicit Pipeline(const PipelineOptions& options) : options_(options) {
-    static const std::vector<std::string> kKnown{"simplify", "scan", "fuse", "recompute", "schedule"};
+    static const std::vector<std::string> kKnown{"simplify", "scan", "precision", "fuse", "recompute", "schedule"};
     for (const std::string& name : options.disable)
       if (std::find(kKnown.begin(), kKnown.end(), name) == kKnown.end())
         fail(ErrorKind::config, "[compile] there is no pass \"{}\": the passes are {}", name, fmt::join(kKnown, ", "));
@@ -83,6 +83,8 @@ Optimised run_pipeline(ir::Graph g, const PipelineOptions& options) {
   pipeline.record(state, "trace", 0);
   pipeline.pass(state, "simplify", [&] { state.graph = simplify(state.graph); });
   if (has_bodies(state.graph)) pipeline.pass(state, "scan", [&] { state.graph = optimise_bodies(state.graph); });
+  // After "scan": what has left the loops is one product then.
+  if (options.precision == bf16) pipeline.pass(state, "precision", [&] { state.graph = lower_precision(state.graph); });
   state.partition = singletons(state.graph);
   pipeline.pass(state, "fuse", [&] {
     state.graph = split_transparent(state.graph);

@@ -11,7 +11,8 @@
 namespace bp::passes {
 
 struct PipelineOptions {
-  std::vector<std::string> disable;          // "simplify", "scan", "fuse", "recompute", "schedule"
+  std::vector<std::string> disable;          // "simplify", "scan", "precision", "fuse", "recompute", "schedule"
+  DType precision = DType::f32;              // bf16: products of f32 values read bf16
   std::size_t recompute_bytes = 128 * 1024;  // smaller values stay in cache: no loop computes them again
   bool keep_text = false;                    // records the graph after each pass for explain()
 };
@@ -33,6 +34,7 @@ Optimised run_pipeline(ir::Graph g, const PipelineOptions& options);
 
 // The passes, one a file.
 ir::Graph simplify(const ir::Graph& g);  // folds constants, merges equal nodes, drops dead ones, cancels inverse pairs
+ir::Graph lower_precision(const ir::Graph& g);    // products of f32 values read bf16 and add up in f32
 ir::Graph split_transparent(const ir::Graph& g);  // a loop's own broadcasts and fills; part of fuse
 // Groups nodes that are computed together. `tied` (by node; kNoTie: free): a node that shares the group of its one
 // user.

@@ -20,8 +20,9 @@ std::size_t external_bytes(const ir::Graph& g) {
 Built build(ir::Graph g, const BuildOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   std::vector<cpu::IndexCheck> checks = cpu::find_index_checks(g);
-  passes::PipelineOptions pipeline{options.disable_passes, options.keep_text};
-  if (options.reference) pipeline.disable = {"simplify", "scan", "fuse", "recompute", "schedule"};
+  passes::PipelineOptions pipeline{
+      .disable = options.disable_passes, .precision = options.precision, .keep_text = options.keep_text};
+  if (options.reference) pipeline.disable = {"simplify", "scan", "precision", "fuse", "recompute", "schedule"};
   passes::Optimised o = passes::run_pipeline(std::move(g), pipeline);
   Built b;
   b.passes = std::move(o.passes);

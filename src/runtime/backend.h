@@ -21,6 +21,7 @@ struct BuildOptions {
   int threads = 1;
   bool reference = false;
   bool keep_text = false;
+  DType precision = DType::f32;
   std::vector<std::string> disable_passes = {};
 };
 

@@ -112,6 +112,7 @@ struct CompiledStep::Impl {
     e.built = runtime::build(std::move(traced.graph),
                              {.threads = options.threads > 0 ? options.threads : runtime::default_threads(),
                               .keep_text = true,
+                              .precision = options.precision,
                               .disable_passes = options.disable_passes});
     e.inputs.resize(inputs);
     e.outputs.resize(outputs);
@@ -125,6 +126,8 @@ struct CompiledStep::Impl {
 
 CompiledStep::CompiledStep(Body body, CompileOptions options) : impl_(std::make_unique<Impl>()) {
   if (options.threads < 0) fail(ErrorKind::value, "[compile] threads cannot be negative: got {}", options.threads);
+  if (options.precision != f32 && options.precision != bf16)
+    fail(ErrorKind::config, "[compile] precision: expected f32 or bf16, got {}", name_of(options.precision));
   impl_->body = std::move(body);
   impl_->options = std::move(options);
 }

@@ -1,6 +1,8 @@
 // Tracing.
 #include "runtime/trace_function.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "bp/ops.h"
 
@@ -24,13 +26,21 @@ class Tracing {
   detail::ThreadState before_;
 };
 
-// Every new state becomes: the first result is finite ? new : old.
-void guard_states(detail::TraceContext& context, std::span<const Tensor> results, const std::string& name) {
+void guard_states(std::span<const Tensor> results, const std::string& name) {
   if (results.empty() || !results[0].defined() || results[0].numel() != 1 || !is_float(results[0].dtype()))
     fail(ErrorKind::trace, "[compile] {}: guard needs a first result that is one floating number", name);
-  const Tensor finite = reshape(isfinite(results[0]), Shape{});
-  for (auto& s : context.states)
-    if (s.current.node() != s.first.node()) s.current = select(finite, s.current, s.first);
+  commit_if(isfinite(results[0]));
+}
+
+// Every new state becomes: condition ? new : old.
+void apply_commits(detail::TraceContext& context) {
+  for (const auto& commit : context.commits) {
+    const Tensor condition = reshape(commit.condition, Shape{});
+    for (auto& s : context.states) {
+      const bool always = std::find(commit.always.begin(), commit.always.end(), s.cell) != commit.always.end();
+      if (!always && s.current.node() != s.first.node()) s.current = select(condition, s.current, s.first);
+    }
+  }
 }
 
 }  // namespace
@@ -44,7 +54,8 @@ Traced trace_function(const Body& body, std::span<const Type> arguments, Mode mo
     const Tracing tracing(context, mode);
     for (const Type& t : arguments) args.push_back(detail::make_placeholder(t, context.id));
     results = body(args);
-    if (guard) guard_states(context, results, name);
+    if (guard) guard_states(results, name);
+    apply_commits(context);
   }
   Traced out;
   std::vector<Tensor> roots = results, first;

@@ -58,6 +58,13 @@ struct TraceContext {
   std::vector<State> states;  // in order of first use
   std::unordered_map<const Cell*, std::size_t> index;
 
+  // At the end of the step all states but `always` keep their old values unless the condition holds.
+  struct Commit {
+    Tensor condition;
+    std::vector<std::shared_ptr<Cell>> always;
+  };
+  std::vector<Commit> commits;
+
   State& state(const std::shared_ptr<Cell>& cell);
 };
 

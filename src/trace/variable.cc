@@ -110,4 +110,18 @@ void assign(std::span<Variable> variables, std::span<const Tensor> values) {
   for (std::size_t i = 0; i < values.size(); ++i) store(variables[i].cell(), values[i]);
 }
 
+void commit_if(const Tensor& condition, std::span<const Variable> always) {
+  auto* trace = thread_state().trace;
+  if (trace == nullptr) fail(ErrorKind::state, "[commit_if] outside compile: what was assigned cannot be taken back");
+  if (condition.dtype() != DType::boolean)
+    fail(ErrorKind::dtype, "[commit_if] expected one boolean, got {}", condition.type().str());
+  if (condition.numel() != 1)
+    fail(ErrorKind::shape, "[commit_if] expected one boolean, got {}", condition.type().str());
+  if (condition.node()->region != 0)
+    fail(ErrorKind::trace, "[commit_if] the condition belongs to the body of a scan or cond: return it from the body");
+  auto& commit = trace->commits.emplace_back();
+  commit.condition = condition;
+  for (const Variable& v : always) commit.always.push_back(v.cell());
+}
+
 }  // namespace bp

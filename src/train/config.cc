@@ -197,6 +197,8 @@ void read_training(Config& c) {
   c.train.check_gradients = s.boolean("check_gradients");
   c.keep_best = s.text("keep") == "best";
   c.train.threads = static_cast<int>(s.integer("threads"));
+  c.train.precision = dtype_from_name(s.text("precision"));
+  if (c.train.precision == bf16 && c.dtype == f64) s.wrong("precision", "bf16 belongs to dtype f32, and dtype is f64");
   c.train.task = c.task;
 }
 

@@ -257,6 +257,8 @@ constexpr KeyRule kKeys[] = {
     {"train", "", "keep", K::text, "\"last\"", kAny, "last best",
      "which epoch model.safetensors holds: the last, or that of the least validation (training) loss"},
     {"train", "", "threads", K::integer, "0", {0, 1024}, "", "0: OMP_NUM_THREADS or the number of cores"},
+    {"train", "", "precision", K::text, "\"f32\"", kAny, "f32 bf16",
+     "bf16: products read bf16 and add up in f32, activations are kept as bf16; weights stay f32"},
 };
 
 constexpr TypeRow kTypes[] = {

@@ -92,7 +92,11 @@ struct Trainer::Impl {
         optimizer(opt),
         options(std::move(o)),
         train_step([this](std::span<const Tensor> in) { return step(in[0], in[1], true); },
-                   {.mode = Mode::train, .threads = options.threads, .name = "train step", .guard = true}),
+                   {.mode = Mode::train,
+                    .threads = options.threads,
+                    .name = "train step",
+                    .guard = true,
+                    .precision = options.precision}),
         eval_step([this](std::span<const Tensor> in) { return step(in[0], in[1], false); },
                   {.mode = Mode::eval, .threads = options.threads, .name = "evaluation step"}),
         base_lr(opt.lr.get().item()) {

@@ -272,6 +272,8 @@ TEST(Config, MistakesAreExplained) {
        "[schedule]\ntype = \"multistep\"\nmilestones = [5, 3]\n[optimizer]",
        {"schedule.milestones", "ascending", "[5, 3]"}},
       {"[optimizer]", "[train]\nepochs = 0\n[optimizer]", {"train.epochs", ">= 1", "0"}},
+      {"[optimizer]", "[train]\nprecision = \"f16\"\n[optimizer]", {"train.precision", "\"f32\", \"bf16\"", "f16"}},
+      {"seed = 7", "seed = 7\ndtype = \"f64\"\ntrain.precision = \"bf16\"", {"train.precision", "dtype is f64"}},
       {"seed = 7", "seed = ", {"net.toml:2", "not TOML"}},
   };
   for (const Mistake& m : mistakes) {

@@ -98,6 +98,18 @@ TEST(Trainer, RepeatsItselfBitForBit) {
   EXPECT_EQ(bits(a.model), bits(b.model));
 }
 
+TEST(Trainer, MixedPrecisionLearnsTheSame) {
+  const auto last = [](DType precision) {
+    Classifier c;
+    const train::Result r = c.trainer({.epochs = 4, .precision = precision}).fit(c.loader);
+    for (const Variable& v : nn::parameters(c.model)) EXPECT_EQ(v.dtype(), f32) << v.name();
+    return r.history.back().train.loss;
+  };
+  const double exact = last(f32), mixed = last(bf16);
+  EXPECT_NE(mixed, exact);
+  EXPECT_NEAR(mixed, exact, 0.05 * exact);
+}
+
 // Stops after `steps` steps, goes on in a new process' stead, and compares with a run that was never stopped.
 void resumes_exactly(std::int64_t steps, const std::shared_ptr<const data::Source>& source = first_images()) {
   const auto options = [](const std::string& checkpoint) {

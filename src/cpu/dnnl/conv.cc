@@ -87,8 +87,8 @@ Desc plain_weight_desc(const ConvSpec& s, DType type) {
 
 ConvDescs describe(const ConvSpec& s, ConvKind kind, const Epilogue& epilogue) {
   ConvDescs d;
-  d.x = activation_desc(s, s.in_channels, false, s.dtype);
-  d.y = activation_desc(s, s.out_channels, true, s.dtype);
+  d.x = activation_desc(s, s.in_channels, false, kind == ConvKind::input_grad ? s.result : s.dtype);
+  d.y = activation_desc(s, s.out_channels, true, kind == ConvKind::forward ? s.result : s.dtype);
   const DType weight_type = kind == ConvKind::weight_grad ? f32 : s.dtype;
   d.w = Desc(weight_dims(s), dnnl_type(weight_type), Memory::format_tag::any);
   d.bias = Desc({s.out_channels}, Memory::data_type::f32, Memory::format_tag::a);
@@ -208,7 +208,7 @@ std::size_t DnnlConv::Impl::out_bytes() const noexcept {
   const std::int64_t y = spec.batch * spec.out_positions() * spec.out_channels;
   const std::int64_t dx = spec.batch * spec.in_positions() * spec.in_channels;
   const std::int64_t count = gradient ? spec.weight_size() : kind == ConvKind::input_grad ? dx : y;
-  return static_cast<std::size_t>(count) * (gradient ? sizeof(float) : size_of(spec.dtype));
+  return static_cast<std::size_t>(count) * (gradient ? sizeof(float) : size_of(spec.result));
 }
 
 DnnlConv::DnnlConv(const ConvSpec& spec, ConvKind kind, int threads) : impl_(std::make_unique<Impl>()) {

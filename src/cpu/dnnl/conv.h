@@ -23,7 +23,8 @@ struct ConvSpec {
   Dims in{1, 1, 1}, kernel{1, 1, 1};
   Dims stride{1, 1, 1}, dilation{1, 1, 1};
   Dims pad_low{0, 0, 0}, pad_high{0, 0, 0};  // may not be negative
-  DType dtype = f32;                         // of x, w and y; a weight gradient is always f32
+  DType dtype = f32;                         // of x, w and y, but for what is written
+  DType result = f32;                        // of what is written: y or dx; a weight gradient is always f32
   Epilogue epilogue;                         // forward only
 
   std::int64_t out(int axis) const noexcept;  // floor((in + pads − dilated kernel) / stride) + 1, at least 0

@@ -63,6 +63,38 @@ template <class T, class S> void store_as(void* dst_, const void* src_, std::siz
   }
 }
 
+// bf16 and f32, whole vectors: what mixed precision converts most of the time.
+void load_bf16(void* dst_, const void* src_, std::size_t n) {
+  const hn::ScalableTag<float> d;
+  const hn::RebindToUnsigned<decltype(d)> d32;
+  const hn::Rebind<std::uint16_t, decltype(d)> d16;
+  auto* dst = static_cast<float*>(dst_);
+  const auto* src = static_cast<const std::uint16_t*>(src_);
+  std::size_t i = 0;
+  for (const std::size_t lanes = hn::Lanes(d); i + lanes <= n; i += lanes)
+    hn::StoreU(hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, src + i)))), d, dst + i);
+  load_as<float, bfloat16>(dst + i, src + i, n - i);
+}
+void store_bf16(void* dst_, const void* src_, std::size_t n) {
+  const hn::ScalableTag<float> d;
+  const hn::RebindToUnsigned<decltype(d)> d32;
+  const hn::RebindToSigned<decltype(d)> di;
+  const hn::Rebind<std::uint16_t, decltype(d)> d16;
+  auto* dst = static_cast<std::uint16_t*>(dst_);
+  const auto* src = static_cast<const float*>(src_);
+  const auto quiet = hn::Set(d32, 0x400000u), half = hn::Set(d32, 0x7fffu), one = hn::Set(d32, 1u);
+  const auto magnitude = hn::Set(di, 0x7fffffff), infinity = hn::Set(di, 0x7f800000);
+  std::size_t i = 0;
+  for (const std::size_t lanes = hn::Lanes(d); i + lanes <= n; i += lanes) {
+    const auto u = hn::BitCast(d32, hn::LoadU(d, src + i));
+    const auto nan = hn::RebindMask(d32, hn::Gt(hn::And(hn::BitCast(di, u), magnitude), infinity));
+    const auto rounded = hn::Add(u, hn::Add(half, hn::And(hn::ShiftRight<16>(u), one)));
+    const auto bits = hn::ShiftRight<16>(hn::IfThenElse(nan, hn::Or(u, quiet), rounded));
+    hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, bits)), d16, dst + i);
+  }
+  store_as<float, bfloat16>(dst + i, src + i, n - i);
+}
+
 template <class T> ConvertFn loader(DType storage) {
   return dispatch(storage, [](auto zero) -> ConvertFn { return load_as<T, decltype(zero)>; });
 }
@@ -70,9 +102,11 @@ template <class T> ConvertFn storer(DType storage) {
   return dispatch(storage, [](auto zero) -> ConvertFn { return store_as<T, decltype(zero)>; });
 }
 ConvertFn find_loader(DType storage, DType compute) {
+  if (compute == f32 && storage == bf16) return load_bf16;
   return compute == f64 ? loader<double>(storage) : loader<float>(storage);
 }
 ConvertFn find_storer(DType compute, DType storage) {
+  if (compute == f32 && storage == bf16) return store_bf16;
   return compute == f64 ? storer<double>(storage) : storer<float>(storage);
 }
 

@@ -8,6 +8,7 @@
 #include "cpu/dnnl/matmul.h"
 #include "cpu/kernels/conv_direct.h"
 #include "cpu/kernels/im2col.h"
+#include "cpu/kernels/loop_tiles.h"
 #include "cpu/kernels/matmul.h"
 #include "cpu/kernels/share.h"
 #include "cpu/lower/lowering.h"
@@ -164,31 +165,24 @@ template <class Conv> class OwnConvKernel final : public Kernel {
 // args: from, to.
 class ConvertKernel final : public Kernel {
  public:
-  ConvertKernel(std::int64_t count, bool widen) : count_(count), widen_(widen) {}
+  ConvertKernel(std::int64_t count, bool widen)
+      : count_(count),
+        from_(widen ? bf16 : f32),
+        to_(widen ? f32 : bf16),
+        convert_(widen ? load_converter(bf16, f32) : store_converter(f32, bf16)) {}
   void run(void* const* args, void*, int threads) const override {
     share(count_, threads, [&](std::int64_t begin, std::int64_t end) {
-      if (widen_)
-        widen(static_cast<const std::uint16_t*>(args[0]), static_cast<std::uint32_t*>(args[1]), begin, end);
-      else
-        narrow(static_cast<const std::uint32_t*>(args[0]), static_cast<std::uint16_t*>(args[1]), begin, end);
+      convert_(static_cast<char*>(args[1]) + static_cast<std::size_t>(begin) * size_of(to_),
+               static_cast<const char*>(args[0]) + static_cast<std::size_t>(begin) * size_of(from_),
+               static_cast<std::size_t>(end - begin));
     });
   }
   int preferred_threads() const override { return static_cast<int>(std::clamp<std::int64_t>(count_ / 16384, 1, 1024)); }
 
  private:
-  static void widen(const std::uint16_t* from, std::uint32_t* to, std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) to[i] = static_cast<std::uint32_t>(from[i]) << 16;
-  }
-  static void narrow(const std::uint32_t* from, std::uint16_t* to, std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {  // to nearest, ties to even; NaN stays quiet NaN
-      const std::uint32_t bits = from[i];
-      const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
-      const std::uint32_t rounded = bits + 0x7fffu + (bits >> 16 & 1u);
-      to[i] = static_cast<std::uint16_t>((nan ? bits | 0x400000u : rounded) >> 16);
-    }
-  }
   std::int64_t count_;
-  bool widen_;  // bf16 to f32, or back
+  DType from_, to_;
+  ConvertFn convert_;
 };
 
 void emit_convert(Lowering& l, ir::NodeId node, std::int64_t count, bool widen, BufferId from, BufferId to) {
@@ -210,15 +204,16 @@ std::string epilogue_name(const ProductChain& c) {
   return out;
 }
 
-// Where the two factors and the result lie, and their dtype: of the graph, or widened copies.
+// Where the two factors and the result lie, and their dtypes: of the graph, or widened copies.
 struct Operands {
   BufferId first, second, out;
-  DType dtype;
+  DType dtype, result;
 };
 
 Operands operands_of(Lowering& l, const ProductChain& c) {
   const ir::Node& n = l.graph().nodes[c.product];
-  return {l.buffer(n.inputs[0]), l.buffer(n.inputs[1]), l.buffer(c.result), n.types[0].dtype};
+  return {l.buffer(n.inputs[0]), l.buffer(n.inputs[1]), l.buffer(c.result), l.graph().type(n.inputs[0]).dtype,
+          n.types[0].dtype};
 }
 
 // First, second, bias, residual.
@@ -327,6 +322,7 @@ Epilogue epilogue_of(const ProductChain& c) {
 
 bool lower_dnnl_matmul(Lowering& l, const ProductChain& c, Operands o, const MatmulDims& d, StepInfo info) {
   DnnlMatmulSpec s = dense_matmul(d.batch, d.m, d.n, d.k, d.ta, d.tb, o.dtype);
+  s.out = o.result;
   for (std::size_t i = 0; i < d.batch.size(); ++i) {
     s.a.batch[i] = d.batch_a[i] * d.m * d.k;
     s.b.batch[i] = d.batch_b[i] * d.k * d.n;
@@ -358,7 +354,7 @@ bool lower_matmul(Lowering& l, const ProductChain& c, const Operands& o) {
 
 // ---- convolutions ----
 
-std::optional<ConvSpec> conv_spec(const ir::Graph& g, const ProductChain& c, ConvKind kind, DType dtype) {
+std::optional<ConvSpec> conv_spec(const ir::Graph& g, const ProductChain& c, ConvKind kind, DType dtype, DType result) {
   const ir::Node& node = g.nodes[c.product];
   const Attrs& attrs = node.attrs;
   const Shape& x = kind == ConvKind::input_grad ? node.types[0].shape : g.type(node.inputs[0]).shape;
@@ -374,6 +370,7 @@ std::optional<ConvSpec> conv_spec(const ir::Graph& g, const ProductChain& c, Con
   s.out_channels = y.back();
   s.groups = attrs.integer("groups");
   s.dtype = dtype;
+  s.result = result;
   for (int i = 0; i < s.spatial; ++i) {
     const auto at = static_cast<std::size_t>(i);
     s.in[at] = x[i + 1];
@@ -394,7 +391,7 @@ void lower_dnnl_conv(Lowering& l, const ProductChain& c, Operands o, const ConvS
   const bool packs = conv->pack_bytes() > 0, gradient = kind == ConvKind::weight_grad;
   const BufferId packed = packs ? l.temporary(conv->pack_bytes()) : 0;
   // oneDNN's weight gradient is f32 whatever the activations are.
-  const bool narrows = gradient && o.dtype == bf16;
+  const bool narrows = gradient && o.result == bf16;
   const BufferId out = narrows ? l.temporary(static_cast<std::size_t>(s.weight_size()) * sizeof(float)) : o.out;
   if (packs && !gradient) {
     emit_pack<DnnlConv>(l, conv, c.product, o.second, packed, "pack", 1);
@@ -407,7 +404,7 @@ void lower_dnnl_conv(Lowering& l, const ProductChain& c, Operands o, const ConvS
 }
 
 bool lower_conv(Lowering& l, const ProductChain& c, const Operands& o, ConvKind kind) {
-  const std::optional<ConvSpec> s = conv_spec(l.graph(), c, kind, o.dtype);
+  const std::optional<ConvSpec> s = conv_spec(l.graph(), c, kind, o.dtype, o.result);
   if (!s) return false;
   StepInfo info = l.info_of(c.product);
   info.name +=
@@ -448,11 +445,12 @@ bool lower_widened(Lowering& l, const ProductChain& c) {
     emit_convert(l, c.product, elements, true, l.buffer(v), wide);
     return wide;
   };
-  if (n.op != OpId::matmul && !conv_spec(l.graph(), c, kind_of(n.op), f32)) return false;
-  Operands o{widened(n.inputs[0]), widened(n.inputs[1]), 0, f32};
-  o.out = l.temporary(static_cast<std::size_t>(count(n.types[0])) * sizeof(float));
+  if (n.op != OpId::matmul && !conv_spec(l.graph(), c, kind_of(n.op), f32, f32)) return false;
+  const bool narrows = n.types[0].dtype == bf16;
+  Operands o{widened(n.inputs[0]), widened(n.inputs[1]), 0, f32, f32};
+  o.out = narrows ? l.temporary(static_cast<std::size_t>(count(n.types[0])) * sizeof(float)) : l.buffer(c.result);
   if (!lower_with(l, c, o)) return false;
-  emit_convert(l, c.product, count(n.types[0]), false, o.out, l.buffer(c.result));
+  if (narrows) emit_convert(l, c.product, count(n.types[0]), false, o.out, l.buffer(c.result));
   return true;
 }
 
@@ -462,7 +460,7 @@ bool lower_product(Lowering& l, const passes::Group& group) {
   const ir::Node& n = l.graph().nodes[group.nodes[0]];
   if (ir::op_def(n.op).cls != ir::OpClass::product) return false;
   const ProductChain c = passes::product_chain(l.graph(), group);
-  const DType t = n.types[0].dtype;
+  const DType t = l.graph().type(n.inputs[0]).dtype;
   if (t == bf16 && !dnnl_supports(bf16)) return lower_widened(l, c);
   if (!is_float(t)) return false;
   return lower_with(l, c, operands_of(l, c));
