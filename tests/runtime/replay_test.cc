@@ -100,6 +100,7 @@ TEST(Replay, ReportsItsPlanBeforeItRuns) {
   EXPECT_GE(info.planned_peak_bytes, 40000u);
   EXPECT_GT(info.flops, 0);
   EXPECT_NE(step.explain().find("after simplify"), std::string::npos);
+  EXPECT_NE(step.explain().find("= f32["), std::string::npos);  // the graph itself
 }
 
 TEST(Replay, UnknownPassesAreRefused) {
