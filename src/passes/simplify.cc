@@ -238,9 +238,28 @@ class Simplifier {
         return emit(op, {left, right}, {}, n);
       }
     }
+    if (const auto v = in_blocks(n)) return v;
     const bool trivial =
         std::all_of(axes.begin(), axes.end(), [&](auto a) { return out_.type(x).shape[static_cast<int>(a)] == 1; });
     return trivial ? as_reshape(n) : std::nullopt;
+  }
+
+  // Axes that are apart ({0, 2} of [a, b, c]) are reduced one after the other, the last first: there are fast kernels
+  // for each block of axes.
+  std::optional<Value> in_blocks(const Node& n) {
+    const Ints& axes = n.attrs.ints("axes");
+    const Shape& x = out_.type(n.inputs[0]).shape;
+    std::size_t first = axes.size() - 1;  // of the last block; axes of size 1 separate nothing
+    for (; first > 0; --first)
+      for (auto d = axes[first - 1] + 1; d < axes[first]; ++d)
+        if (x[static_cast<int>(d)] != 1) {
+          const auto cut = axes.begin() + static_cast<std::ptrdiff_t>(first);
+          Attrs last = n.attrs, rest = n.attrs;
+          last.set("axes", Ints(cut, axes.end()));
+          rest.set("axes", Ints(axes.begin(), cut));
+          return emit(n.op, {emit(n.op, n.inputs, std::move(last), n)}, std::move(rest), n);
+        }
+    return std::nullopt;
   }
 
   // The sizes of v's operand along the axes that a sum over `axes` keeps, when v does not vary along the others.

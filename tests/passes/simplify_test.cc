@@ -47,6 +47,17 @@ TEST(Simplify, MergesEqualNodes) {
   EXPECT_EQ(count(t.after, ir::OpId::exp), 1u);
 }
 
+TEST(Simplify, AxesThatAreApartAreReducedOneAfterTheOther) {
+  const Tensor x = Tensor::from<float>({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}, {2, 2, 2, 2});
+  const Traced t = simplified([](const Tensor& v) { return max(v, {0, 2}) + sum(v, {1, 3}); }, x);  // exact numbers
+  EXPECT_EQ(count(t.before, ir::OpId::reduce_sum), 1u);
+  EXPECT_EQ(count(t.after, ir::OpId::reduce_sum), 2u);
+  EXPECT_EQ(count(t.after, ir::OpId::reduce_max), 2u);
+  // A size of 1 between them separates nothing.
+  const Traced one = simplified([](const Tensor& v) { return sum(reshape(v, {4, 1, 4}), {0, 2}); }, x);
+  EXPECT_EQ(count(one.after, ir::OpId::reduce_sum), 1u);
+}
+
 TEST(Simplify, FoldsUniformConstants) {
   const Traced t = simplified([](const Tensor& x) { return x * (full({}, 2) * full({}, 3) + 1.0); }, kX);
   EXPECT_EQ(count(t.after, ir::OpId::mul), 1u);

@@ -177,7 +177,7 @@ namespace {
 void lower_group(Lowering& l, const passes::Group& group) {
   if (!l.options().reference &&
       (lower_loop(l, group) || lower_product(l, group) || lower_movement(l, group) || lower_window(l, group) ||
-       lower_indexing(l, group) || lower_attention(l, group) || lower_control(l, group)))
+       lower_reduction(l, group) || lower_indexing(l, group) || lower_attention(l, group) || lower_control(l, group)))
     return;
   for (ir::NodeId n : group.nodes) lower_reference(l, n);
 }

@@ -72,6 +72,7 @@ bool lower_loop(Lowering& l, const passes::Group& group);
 bool lower_product(Lowering& l, const passes::Group& group);
 bool lower_movement(Lowering& l, const passes::Group& group);
 bool lower_window(Lowering& l, const passes::Group& group);
+bool lower_reduction(Lowering& l, const passes::Group& group);
 bool lower_indexing(Lowering& l, const passes::Group& group);
 bool lower_attention(Lowering& l, const passes::Group& group);
 bool lower_control(Lowering& l, const passes::Group& group);  // scan, cond
