@@ -1,6 +1,6 @@
-// The cases of the training-step benchmark (tiny, mlp, cnn, resnet20, lstm, gpt): models, data made by formula, losses
-// and optimizers. Used by golden, train_step and gradient_cost. The numbering of parameters and batches follows the
-// golden runs' recipe:
+// The cases of the training-step benchmark (tiny, mlp, cnn, resnet20, lstm, gpt, gpt12): models, data made by formula,
+// losses and optimizers. Used by golden, train_step and gradient_cost. The numbering of parameters and batches follows
+// the golden runs' recipe:
 //   h = (i+1) * 2654435761 xor (k+1) * 2246822519; h ^= h >> 16; h *= 0x85EBCA6B; h ^= h >> 13; h *= 0xC2B2AE35; h ^= h
 //   >> 16 uniform(k, i) = (h >> 8) / 2^24; a parameter is (2 uniform - 1) / sqrt(fan_in); batch s: inputs k = 1000 +
 //   2s, targets k = 1001 + 2s. Weights of norms are 1, their biases 0.
@@ -174,15 +174,15 @@ inline Case make_case(const std::string& name, bp::DType dtype, double scale = 1
     c.batch = [](std::uint32_t s) {
       return std::pair(class_tensor(1000 + 2 * s, {32, 64}, 96), class_tensor(1001 + 2 * s, {32, 64}, 96));
     };
-  } else if (name == "gpt") {
-    c = with_model<Gpt>(dtype);
+  } else if (name == "gpt" || name == "gpt12") {
+    c = name == "gpt" ? with_model<Gpt>(dtype) : with_model<GptOf<12>>(dtype);
     c.loss = class_loss;
     c.optimizer = std::make_shared<bp::optim::AdamW>(c.parameters, bp::optim::AdamWOptions{.lr = 3e-4 * scale});
     c.batch = [](std::uint32_t s) {
       return std::pair(class_tensor(1000 + 2 * s, {16, 128}, 96), class_tensor(1001 + 2 * s, {16, 128}, 96));
     };
   } else {
-    throw std::runtime_error("unknown case " + name + ": expected tiny, mlp, cnn, resnet20, lstm or gpt");
+    throw std::runtime_error("unknown case " + name + ": expected tiny, mlp, cnn, resnet20, lstm, gpt or gpt12");
   }
   return c;
 }

@@ -1,5 +1,5 @@
-// The gpt case of the benchmark: token and position embeddings, four pre-norm blocks, an untied head without bias.
-// Included by cases.h; the recipe and sizes are those of its peers.
+// The gpt case of the benchmark: token and position embeddings, four pre-norm blocks (or more), an untied head without
+// bias. Included by cases.h; the recipe and sizes are those of its peers.
 #pragma once
 
 #include <array>
@@ -8,7 +8,7 @@
 
 namespace bench {
 
-struct Gpt {
+template <std::size_t Layers> struct GptOf {
   static constexpr std::int64_t kVocabulary = 96, kContext = 128, kWidth = 192, kHeads = 6;
   struct Block {
     bp::nn::LayerNorm norm1{kWidth};
@@ -33,7 +33,7 @@ struct Gpt {
   };
 
   bp::Variable token{bp::zeros({kVocabulary, kWidth})}, position{bp::zeros({kContext, kWidth})};
-  std::array<Block, 4> blocks;
+  std::array<Block, Layers> blocks;
   bp::nn::LayerNorm norm{kWidth};
   bp::nn::Linear head{kWidth, kVocabulary, {.bias = false}};
 
@@ -43,7 +43,8 @@ struct Gpt {
     for (const Block& block : blocks) x = block(x);
     return head(norm(x));
   }
-  BP_FIELDS(Gpt, token, position, blocks, norm, head)
+  BP_FIELDS(GptOf, token, position, blocks, norm, head)
 };
+using Gpt = GptOf<4>;
 
 }  // namespace bench

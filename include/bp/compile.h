@@ -27,6 +27,10 @@ struct CompileOptions {
   DType precision = f32;
   int cache_size = 16;                           // executables kept, one a combination of argument shapes and dtypes
   std::vector<std::string> disable_passes = {};  // by name: see explain()
+  // Bytes that ExecutableInfo::planned_peak_bytes may reach; 0: no limit. A step that would take more computes values
+  // of its forward pass again where the backward pass reads them, instead of keeping them: it takes longer, and its
+  // results are the same bit for bit. Error(config) names the least possible when that is not enough.
+  std::size_t memory_budget = 0;
 };
 
 // What is known of one executable.

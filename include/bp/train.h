@@ -74,8 +74,9 @@ const char* name_of(Stop stop) noexcept;  // "epochs", "early stopping", ...
 struct Options {
   std::int64_t epochs = 10;
   Task task = Task::classification;
-  int threads = 0;        // as CompileOptions
-  DType precision = f32;  // of training steps, as CompileOptions; evaluation is in f32
+  int threads = 0;                // as CompileOptions
+  DType precision = f32;          // of training steps, as CompileOptions; evaluation is in f32
+  std::size_t memory_budget = 0;  // of training steps, as CompileOptions
   // The rate of a step (or of an epoch), counted from 0; empty: the optimizer's own. The optimizer's lr is set before
   // each step.
   Schedule schedule = {};

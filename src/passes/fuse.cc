@@ -22,7 +22,8 @@ using ir::OpId;
 using ir::Value;
 
 constexpr std::size_t kMaxMembers = 64;
-constexpr std::size_t kMaxVisits = 4000;  // of a search for cycles; a longer search counts as a cycle
+constexpr std::size_t kLarge = 64 * 1024;  // bytes of a value
+constexpr std::size_t kMaxVisits = 4000;   // of a search for cycles; a longer search counts as a cycle
 
 class Fuser {
  public:
@@ -33,6 +34,7 @@ class Fuser {
 
   Partition run() {
     take_products();
+    find_large_readers();
     for (NodeId i = 0; i < g_.nodes.size(); ++i)
       if (!is_tied_.contains(i)) visit(i);
     for (NodeId i : std::set<NodeId>(is_tied_.begin(), is_tied_.end())) visit(i);  // whose user joined a product
@@ -83,7 +85,22 @@ class Fuser {
     std::sort(candidates.begin(), candidates.end(),
               [&](std::uint32_t a, std::uint32_t b) { return groups_[a].back() > groups_[b].back(); });
     for (std::uint32_t k : candidates)
-      if (!groups_[k].empty() && k != group_of_[i]) merge(k, group_of_[i]);
+      if (!groups_[k].empty() && k != group_of_[i] && (is_number(i) || !is_shared_number(k))) merge(k, group_of_[i]);
+  }
+
+  // Numbers that large loops read (an optimizer's step sizes) stay out of larger loops: those would wait for each
+  // other, and no gradient could die before the last is there.
+  bool is_number(NodeId n) const { return g_.nodes[n].types[0].shape.numel() == 1; }
+  bool is_shared_number(std::uint32_t k) const {
+    const auto& nodes = groups_[k];
+    return std::all_of(nodes.begin(), nodes.end(), [&](NodeId n) { return is_number(n); }) &&
+           std::any_of(nodes.begin(), nodes.end(), [&](NodeId n) { return feeds_large_[n]; });
+  }
+  void find_large_readers() {
+    feeds_large_.assign(g_.nodes.size(), false);
+    for (NodeId i = 0; i < g_.nodes.size(); ++i)
+      if (!is_transparent(g_, i) && g_.nodes[i].types[0].bytes() >= kLarge)
+        for (Value v : g_.nodes[i].inputs) feeds_large_[behind_transparent(g_, v).node] = true;
   }
 
   // A node with those that are tied to it, where they share a space; they stand alone otherwise.
@@ -249,6 +266,7 @@ class Fuser {
   std::vector<std::uint32_t> mark_;          // by group: the last search that met it
   std::uint32_t stamp_ = 0;
   std::vector<bool> needs_memory_;  // by node
+  std::vector<bool> feeds_large_;   // by node
 };
 
 }  // namespace

@@ -36,6 +36,8 @@ std::vector<std::vector<ir::Value>> all_group_results(const ir::Graph& g, const 
     for (ir::Value v : g.nodes[i].inputs)
       if (p.group_of[i] == kNoGroup || p.group_of[i] != p.group_of[v.node]) add(v);
   for (const ir::Output& o : g.outputs) add(o.value);
+  for (const Group& group : p.groups)
+    for (ir::Value v : group.stores) add(v);
   return out;
 }
 

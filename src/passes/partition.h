@@ -17,7 +17,8 @@ struct Group {
     product,  // a matmul or convolution with its epilogue; nodes[0] is the product
   };
   Kind kind = Kind::single;
-  std::vector<ir::NodeId> nodes;  // in topological order
+  std::vector<ir::NodeId> nodes;       // in topological order
+  std::vector<ir::Value> stores = {};  // written though nobody else may read them
 };
 
 // Inputs and views (reshape) belong to no group: they are other names of memory. A view inside a loop may belong to it.
@@ -29,7 +30,8 @@ struct Partition {
 // Every node by itself: what the fuse pass starts from, and what runs with the pass switched off.
 Partition singletons(const ir::Graph& g);
 
-// By group: its values that others read, or that leave the graph: what it must write to memory.
+// By group: its values that others read, or that leave the graph, or that it stores anyway: what it must
+// write to memory.
 std::vector<std::vector<ir::Value>> all_group_results(const ir::Graph& g, const Partition& p);
 
 // Throws std::logic_error when a node is in two groups, or the order of the groups cannot run.

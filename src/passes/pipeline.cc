@@ -28,7 +28,8 @@ std::string text_of(const ir::Graph& g, const Partition& p) {
 class Pipeline {
  public:
   explicit Pipeline(const PipelineOptions& options) : options_(options) {
-    static const std::vector<std::string> kKnown{"simplify", "scan", "precision", "fuse", "recompute", "schedule"};
+    static const std::vector<std::string> kKnown{"simplify",  "scan",     "precision", "fuse",
+                                                 "recompute", "schedule", "remat"};
     for (const std::string& name : options.disable)
       if (std::find(kKnown.begin(), kKnown.end(), name) == kKnown.end())
         fail(ErrorKind::config, "[compile] there is no pass \"{}\": the passes are {}", name, fmt::join(kKnown, ", "));
@@ -97,6 +98,8 @@ Optimised run_pipeline(ir::Graph g, const PipelineOptions& options) {
     state.partition = fuse(state.graph, r.tied);
   });
   pipeline.pass(state, "schedule", [&] { schedule(state.graph, state.partition); });
+  if (options.remat.budget != 0)
+    pipeline.pass(state, "remat", [&] { rematerialise(state.graph, state.partition, options.remat); });
   return state;
 }
 

@@ -1,6 +1,8 @@
 // The pipeline: the passes in their order, each timed, verified after, and able to be switched off by name.
 #pragma once
 
+#include <cstddef>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,11 +12,18 @@
 
 namespace bp::passes {
 
+// A memory budget, and what a step is planned to take. budget 0: there is none.
+struct RematOptions {
+  std::size_t budget = 0;
+  std::function<std::size_t(const ir::Graph&, const Partition&)> planned_bytes = {};
+};
+
 struct PipelineOptions {
-  std::vector<std::string> disable;          // "simplify", "scan", "precision", "fuse", "recompute", "schedule"
-  DType precision = DType::f32;              // bf16: products of f32 values read bf16
+  std::vector<std::string> disable;  // "simplify", "scan", "precision", "fuse", "recompute", "schedule", "remat"
+  DType precision = DType::f32;      // bf16: products of f32 values read bf16
   std::size_t recompute_bytes = 128 * 1024;  // smaller values stay in cache: no loop computes them again
   bool keep_text = false;                    // records the graph after each pass for explain()
+  RematOptions remat = {};
 };
 
 struct PassRecord {
@@ -29,7 +38,7 @@ struct Optimised {
   std::vector<PassRecord> passes;
 };
 
-// Throws Error(config) for an unknown name in `disable`.
+// Throws Error(config) for an unknown name in `disable`, and for a budget that cannot be met.
 Optimised run_pipeline(ir::Graph g, const PipelineOptions& options);
 
 // The passes, one a file.
@@ -49,6 +58,9 @@ struct Recomputed {
 Recomputed recompute(const ir::Graph& g, const Partition& p, std::size_t worth_bytes);
 void schedule(const ir::Graph& g,
               Partition& p);  // orders groups: states are overwritten after their last reader, memory is freed early
+// On a scheduled partition that takes more than the budget: groups of the forward pass run again where the backward
+// pass reads them, with the same bits. False: it fits as it is. Throws Error(config) naming the least possible.
+bool rematerialise(ir::Graph& g, Partition& p, const RematOptions& options);
 
 // By node: whether an output needs it.
 std::vector<bool> live_nodes(const ir::Graph& g);

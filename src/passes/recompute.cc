@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "passes/cost.h"
 #include "passes/loop_space.h"
 #include "passes/pipeline.h"
 
@@ -20,27 +21,7 @@ using ir::OpId;
 using ir::Value;
 
 constexpr double kSmall = 16;  // a leaf this many times smaller than the value costs next to nothing
-// Costs in bytes of memory traffic: at the 10 GB/s of one core beside the others an instruction of a fused loop takes
-// the time of half a byte an element, a transcendental one that of eight.
-constexpr double kCheapOp = 0.5, kDearOp = 8, kMaxOps = 24;
-
-double op_cost(OpId op) {
-  switch (op) {
-    case OpId::pow:
-    case OpId::remainder: return 1e9;
-    case OpId::exp:
-    case OpId::expm1:
-    case OpId::log:
-    case OpId::log1p:
-    case OpId::sin:
-    case OpId::cos:
-    case OpId::tanh:
-    case OpId::sigmoid:
-    case OpId::erf:
-    case OpId::random_bits: return kDearOp;
-    default: return kCheapOp;
-  }
-}
+constexpr double kMaxOps = 24;
 
 class Recomputer {
  public:

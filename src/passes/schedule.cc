@@ -40,8 +40,8 @@ class Scheduler {
     }
   }
 
-  // Kahn's algorithm: among the ready groups, one that only consumes (writes states, ends lives) first, otherwise the
-  // earliest recorded.
+  // Kahn's algorithm: among the ready groups, one that only consumes (writes states, ends lives) or makes next to
+  // nothing first, otherwise the earliest recorded.
   std::vector<std::uint32_t> order() const {
     std::vector<std::uint32_t> waits = waits_, out;
     std::priority_queue<std::pair<std::int64_t, std::uint32_t>, std::vector<std::pair<std::int64_t, std::uint32_t>>,
@@ -61,7 +61,16 @@ class Scheduler {
 
  private:
   std::int64_t rank(std::uint32_t k) const {
-    return after_[k].empty() ? static_cast<std::int64_t>(k) - (std::int64_t{1} << 40) : k;
+    return after_[k].empty() || is_tiny(k) ? static_cast<std::int64_t>(k) - (std::int64_t{1} << 40) : k;
+  }
+  // What an optimizer computes once a step, for all parameters: done early, no gradient waits for it.
+  bool is_tiny(std::uint32_t k) const {
+    constexpr std::size_t kTiny = 64;
+    const auto& nodes = p_.groups[k].nodes;
+    return std::all_of(nodes.begin(), nodes.end(), [&](ir::NodeId n) {
+      const auto& types = g_.nodes[n].types;
+      return std::all_of(types.begin(), types.end(), [](const Type& t) { return t.bytes() <= kTiny; });
+    });
   }
 
   void edge(std::uint32_t from, std::uint32_t to) {

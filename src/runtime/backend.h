@@ -23,6 +23,7 @@ struct BuildOptions {
   bool keep_text = false;
   DType precision = DType::f32;
   std::vector<std::string> disable_passes = {};
+  std::size_t memory_budget = 0;
 };
 
 Built build(ir::Graph g, const BuildOptions& options);

@@ -113,7 +113,8 @@ struct CompiledStep::Impl {
                              {.threads = options.threads > 0 ? options.threads : runtime::default_threads(),
                               .keep_text = true,
                               .precision = options.precision,
-                              .disable_passes = options.disable_passes});
+                              .disable_passes = options.disable_passes,
+                              .memory_budget = options.memory_budget});
     e.inputs.resize(inputs);
     e.outputs.resize(outputs);
     for (std::size_t i = 0; i < e.constants.size(); ++i)

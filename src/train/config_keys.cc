@@ -259,6 +259,9 @@ constexpr KeyRule kKeys[] = {
     {"train", "", "threads", K::integer, "0", {0, 1024}, "", "0: OMP_NUM_THREADS or the number of cores"},
     {"train", "", "precision", K::text, "\"f32\"", kAny, "f32 bf16",
      "bf16: products read bf16 and add up in f32, activations are kept as bf16; weights stay f32"},
+    {"train", "", "memory_budget", K::bytes, "0", kAny, "",
+     "what a training step may take: within it, values of the forward pass are computed twice instead of kept, with "
+     "the same results; 0: no limit"},
 };
 
 constexpr TypeRow kTypes[] = {
@@ -377,6 +380,7 @@ const char* kind_text(KeyKind kind) {
     case K::integer: return "an integer";
     case K::number: return "a number";
     case K::text: return "text";
+    case K::bytes: return "a number of bytes, as 1000000, \"512 MiB\" or \"2 GB\"";
     case K::integers: return "an integer or a list of integers";
     case K::numbers: return "a number or a list of numbers";
     case K::texts: return "a list of texts";

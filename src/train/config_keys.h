@@ -15,6 +15,7 @@ enum class KeyKind {
   integer,
   number,
   text,
+  bytes,     // an integer, or text as "512 MiB"
   integers,  // one or a list
   numbers,   // one or a list
   texts,     // a list

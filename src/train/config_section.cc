@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "base/error.h"
 #include "base/nearest.h"
@@ -24,6 +25,23 @@ template <class F> bool one_or_list(const Node& n, F&& fits) {
   return !n.items.empty() && std::all_of(n.items.begin(), n.items.end(), fits);
 }
 
+// 1000000, "512 MiB", "1.5GB".
+std::optional<std::size_t> bytes_of(const Node& n) {
+  constexpr double kMost = 1e18;
+  if (n.kind == Node::Kind::integer && n.integer >= 0) return static_cast<std::size_t>(n.integer);
+  if (n.kind != Node::Kind::text) return std::nullopt;
+  const char* begin = n.text.c_str();
+  char* end = nullptr;
+  const double number = std::strtod(begin, &end);
+  while (*end == ' ') ++end;
+  static constexpr std::pair<std::string_view, double> kUnits[] = {
+      {"B", 1}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}};
+  for (const auto& [unit, size] : kUnits)
+    if (end != begin && unit == end && number >= 0 && number * size <= kMost)
+      return static_cast<std::size_t>(number * size);
+  return std::nullopt;
+}
+
 bool right_kind(const KeyRule& rule, const Node& n) {
   using Kind = Node::Kind;
   const auto integer = [&](const Node& x) { return x.kind == Kind::integer && rule.range.contains(x.number); };
@@ -34,6 +52,7 @@ bool right_kind(const KeyRule& rule, const Node& n) {
     case KeyKind::integer: return integer(n);
     case KeyKind::number: return number(n);
     case KeyKind::text: return text(n);
+    case KeyKind::bytes: return bytes_of(n).has_value();
     case KeyKind::integers: return one_or_list(n, integer);
     case KeyKind::numbers: return one_or_list(n, number);
     case KeyKind::texts: return n.kind == Kind::array && std::all_of(n.items.begin(), n.items.end(), text);
@@ -119,6 +138,8 @@ Node* Section::value(std::string_view key) {
   check(*rule, *n);
   return n;
 }
+
+std::size_t Section::bytes(std::string_view key) { return *bytes_of(*value(key)); }
 
 std::vector<std::int64_t> Section::integers(std::string_view key) {
   const Node* n = value(key);

@@ -29,6 +29,7 @@ class Section {
   std::int64_t integer(std::string_view key) { return value(key)->integer; }
   double number(std::string_view key) { return value(key)->number; }
   std::string text(std::string_view key) { return value(key)->text; }
+  std::size_t bytes(std::string_view key);
   std::vector<std::int64_t> integers(std::string_view key);
   std::vector<double> numbers(std::string_view key);
   std::vector<std::string> texts(std::string_view key);

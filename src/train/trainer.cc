@@ -96,7 +96,8 @@ struct Trainer::Impl {
                     .threads = options.threads,
                     .name = "train step",
                     .guard = true,
-                    .precision = options.precision}),
+                    .precision = options.precision,
+                    .memory_budget = options.memory_budget}),
         eval_step([this](std::span<const Tensor> in) { return step(in[0], in[1], false); },
                   {.mode = Mode::eval, .threads = options.threads, .name = "evaluation step"}),
         base_lr(opt.lr.get().item()) {

@@ -274,6 +274,10 @@ TEST(Config, MistakesAreExplained) {
       {"[optimizer]", "[train]\nepochs = 0\n[optimizer]", {"train.epochs", ">= 1", "0"}},
       {"[optimizer]", "[train]\nprecision = \"f16\"\n[optimizer]", {"train.precision", "\"f32\", \"bf16\"", "f16"}},
       {"seed = 7", "seed = 7\ndtype = \"f64\"\ntrain.precision = \"bf16\"", {"train.precision", "dtype is f64"}},
+      {"[optimizer]",
+       "[train]\nmemory_budget = \"5 TB\"\n[optimizer]",
+       {"train.memory_budget", "a number of bytes", "512 MiB", "5 TB"}},
+      {"[optimizer]", "[train]\nmemory_budget = -1\n[optimizer]", {"train.memory_budget", "a number of bytes", "-1"}},
       {"seed = 7", "seed = ", {"net.toml:2", "not TOML"}},
   };
   for (const Mistake& m : mistakes) {
@@ -281,6 +285,19 @@ TEST(Config, MistakesAreExplained) {
     const std::string message = message_of([&] { parse(text); }, ErrorKind::config);
     for (const std::string& part : m.parts) EXPECT_THAT(message, HasSubstr(part)) << m.to;
   }
+}
+
+TEST(Config, MemoryIsGivenInBytesOrWithAUnit) {
+  EXPECT_EQ(parse(kGood).train.memory_budget, 0u);
+  const auto budget = [](const std::string& text) {
+    return parse(kGood, {"train.memory_budget=" + text}).train.memory_budget;
+  };
+  EXPECT_EQ(budget("1000000"), 1000000u);
+  EXPECT_EQ(budget("\"512 MiB\""), std::size_t{512} << 20);
+  EXPECT_EQ(budget("\"1.5GB\""), 1500000000u);
+  EXPECT_EQ(budget("\"64 KiB\""), 65536u);
+  for (const char* wrong : {"1.5", "\"MiB\"", "\"2 MiBs\"", "\"-1 MB\"", "\"nan GB\"", "\"1e30 GB\"", "true"})
+    EXPECT_THROW(budget(wrong), Error) << wrong;
 }
 
 TEST(Config, MistakesOnTheCommandLineAreExplained) {

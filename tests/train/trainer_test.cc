@@ -452,6 +452,16 @@ TEST(Trainer, SaysWhatAStepCosts) {
   EXPECT_GT(info.flops, 2.0 * 64 * 784 * 16);
 }
 
+TEST(Trainer, KeepsToItsMemoryBudget) {
+  Classifier c;
+  const std::pair<Type, Type> batch{{f32, {64, 28, 28, 1}}, {i64, {64}}};
+  const std::size_t whole = c.trainer({}).step_info(batch.first, batch.second).planned_peak_bytes;
+  EXPECT_EQ(c.trainer({.memory_budget = whole}).step_info(batch.first, batch.second).planned_peak_bytes, whole);
+  const std::string message =
+      message_of([&] { c.trainer({.memory_budget = 1000}).step_info(batch.first, batch.second); }, ErrorKind::config);
+  EXPECT_THAT(message, HasSubstr("[compile] memory_budget: expected at least"));
+}
+
 TEST(Arrays, BecomeTensorsAndBackWithoutACopy) {
   const Array a = Array::from(std::vector<float>{1, 2, 3, 4}, {2, 2});
   EXPECT_EQ(to_tensor(a).buffer().data(), a.buffer.data());

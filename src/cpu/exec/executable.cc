@@ -22,6 +22,11 @@ Program planned(const ir::Graph& g, const passes::Partition& p, const LowerOptio
 }
 }  // namespace
 
+std::size_t planned_bytes(const ir::Graph& g, const passes::Partition& p, const LowerOptions& options) {
+  const Program program = planned(g, p, options);
+  return program.arena_bytes + program.workspace_bytes;
+}
+
 Executable::Executable(const ir::Graph& g, const passes::Partition& p, std::vector<IndexCheck> checks,
                        const LowerOptions& options)
     : program_(planned(g, p, options)),

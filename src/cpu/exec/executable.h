@@ -26,6 +26,9 @@ struct IndexCheck {
 // "index_limit", also inside loops and branches. To be called on a graph as it was recorded: passes may drop the marks.
 std::vector<IndexCheck> find_index_checks(const ir::Graph& g);
 
+// The arena and the workspace of the executable that would be made.
+std::size_t planned_bytes(const ir::Graph& g, const passes::Partition& p, const LowerOptions& options);
+
 class Executable {
  public:
   Executable(const ir::Graph& g, const passes::Partition& p, std::vector<IndexCheck> checks,
