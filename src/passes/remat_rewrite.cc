@@ -10,9 +10,9 @@ using ir::Node;
 using ir::NodeId;
 using ir::Value;
 
-class Rewriter {
+class SecondRuns {
  public:
-  Rewriter(const Graph& g, const Partition& p, const RematModel& model, const RematModel::Dropped& dropped)
+  SecondRuns(const Graph& g, const Partition& p, const RematModel& model, const RematModel::Dropped& dropped)
       : g_(g), p_(p), model_(model), dropped_(dropped), results_(all_group_results(g, p)) {
     for (auto* made : {&first_, &second_}) made->assign(g.nodes.size(), kDropped);
   }
@@ -78,7 +78,7 @@ class Rewriter {
 
 Rematerialised run_again(const Graph& g, const Partition& p, const RematModel& model,
                          const RematModel::Dropped& dropped) {
-  return Rewriter(g, p, model, dropped).run();
+  return SecondRuns(g, p, model, dropped).run();
 }
 
 }  // namespace bp::passes

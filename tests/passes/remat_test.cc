@@ -27,6 +27,7 @@ struct Work {
   std::function<Tensor()> loss;
   std::vector<Variable> state;  // parameters, running statistics, random states
   bool guard = true;
+  DType precision = f32;
 };
 
 template <class M> Work work(std::shared_ptr<M> model, std::function<Tensor(const M&)> loss) {
@@ -38,7 +39,7 @@ template <class M> Work work(std::shared_ptr<M> model, std::function<Tensor(cons
   return w;
 }
 
-Tensor numbers(const Shape& shape, std::uint64_t seed) {
+Tensor uniform_numbers(const Shape& shape, std::uint64_t seed) {
   Rng rng{Key(seed)};
   std::vector<float> v(static_cast<std::size_t>(shape.numel()));
   for (float& x : v) x = static_cast<float>(2 * rng.uniform() - 1);
@@ -56,6 +57,12 @@ Work gpt() {
   return work<nn::GPT>(std::make_shared<nn::GPT>(20, 32, options), [](const nn::GPT& m) {
     return cross_entropy(m(classes({4, 32}, 20, 1)), classes({4, 32}, 20, 2));
   });
+}
+
+Work mixed_gpt() {
+  Work w = gpt();
+  w.precision = bf16;
+  return w;
 }
 
 struct Residual {
@@ -76,7 +83,7 @@ struct Residual {
 };
 Work residual() {
   return work<Residual>(std::make_shared<Residual>(), [](const Residual& m) {
-    return cross_entropy(m(numbers({6, 12, 12, 3}, 1)), classes({6}, 10, 2));
+    return cross_entropy(m(uniform_numbers({6, 12, 12, 3}, 1)), classes({6}, 10, 2));
   });
 }
 
@@ -90,7 +97,7 @@ Work normed() {
         .add(nn::ReLU());
   model->add(nn::GlobalAvgPool()).add(nn::Linear(12, 10));
   Work w = work<nn::Sequential>(model, [](const nn::Sequential& m) {
-    return cross_entropy(m(numbers({44, 16, 16, 3}, 1)), classes({44}, 10, 2));
+    return cross_entropy(m(uniform_numbers({44, 16, 16, 3}, 1)), classes({44}, 10, 2));
   });
   w.guard = false;  // a guarded state is overwritten once the loss is known, not by that loop
   return w;
@@ -103,8 +110,8 @@ struct Scaled {
   Scaled() {
     for (std::uint64_t i = 0; i < 8; ++i) {
       products.emplace_back(32, 32);
-      gains.emplace_back(numbers({32}, 10 + i));
-      shifts.emplace_back(numbers({32}, 20 + i));
+      gains.emplace_back(uniform_numbers({32}, 10 + i));
+      shifts.emplace_back(uniform_numbers({32}, 20 + i));
     }
   }
   Tensor operator()(Tensor x) const {
@@ -118,7 +125,7 @@ struct Scaled {
 };
 Work scaled() {
   return work<Scaled>(std::make_shared<Scaled>(), [](const Scaled& m) {
-    return squared_error(m(numbers({64, 32}, 1)), numbers({64, 32}, 2));
+    return squared_error(m(uniform_numbers({64, 32}, 1)), uniform_numbers({64, 32}, 2));
   });
 }
 
@@ -126,7 +133,7 @@ Work dropped_mlp() {
   auto model = std::make_shared<nn::Sequential>();
   for (int i = 0; i < 8; ++i) model->add(nn::Linear(48, 48)).add(nn::Tanh()).add(nn::Dropout(0.3));
   return work<nn::Sequential>(model, [](const nn::Sequential& m) {
-    return squared_error(m(numbers({256, 48}, 1)), numbers({256, 48}, 2));
+    return squared_error(m(uniform_numbers({256, 48}, 1)), uniform_numbers({256, 48}, 2));
   });
 }
 
@@ -155,7 +162,7 @@ Trained train(const std::function<Work()>& make, std::size_t budget, int threads
         optimizer.update(grad(loss, optimizer.parameters()));
         return loss;
       },
-      {.mode = Mode::train, .threads = threads, .guard = w.guard, .memory_budget = budget});
+      {.mode = Mode::train, .threads = threads, .guard = w.guard, .precision = w.precision, .memory_budget = budget});
   Trained t;
   for (int i = 0; i < steps; ++i) t.results.push_back(step().buffer().clone());
   for (const Variable& v : w.state) t.results.push_back(v.get().buffer().clone());
@@ -211,9 +218,10 @@ TEST_P(Remat, TheLeastIsNamedAndSuffices) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, Remat,
-                         testing::Values(RematCase{"gpt", gpt, 0.4}, RematCase{"residual", residual, 0.75},
-                                         RematCase{"normed", normed, 0.65}, RematCase{"scaled", scaled, 0.6},
-                                         RematCase{"dropout", dropped_mlp, 0.6}, RematCase{"lstm", recurrent, 0.9}),
+                         testing::Values(RematCase{"gpt", gpt, 0.4}, RematCase{"mixed_gpt", mixed_gpt, 0.5},
+                                         RematCase{"residual", residual, 0.75}, RematCase{"normed", normed, 0.65},
+                                         RematCase{"scaled", scaled, 0.6}, RematCase{"dropout", dropped_mlp, 0.6},
+                                         RematCase{"lstm", recurrent, 0.9}),
                          [](const auto& test) { return test.param.name; });
 
 TEST(RematPlan, AWideBudgetChangesNothing) {
@@ -229,7 +237,9 @@ TEST(RematPlan, GradientsDieOneByOne) {
       [] {
         auto model = std::make_shared<nn::Sequential>();
         for (int i = 0; i < kLayers; ++i) model->add(nn::Linear(128, 128)).add(nn::Tanh());
-        return work<nn::Sequential>(model, [](const nn::Sequential& m) { return mean(m(numbers({2, 128}, 1))); });
+        return work<nn::Sequential>(model, [](const nn::Sequential& m) {
+          return mean(m(uniform_numbers({2, 128}, 1)));
+        });
       },
       0, 1, 1);
   EXPECT_LT(t.info.arena_bytes, 4u * 128 * 128 * 4);
@@ -241,7 +251,7 @@ TEST(RematPlan, AChainTakesAFractionForOneMoreForwardPass) {
   const auto chain = [] {
     auto model = std::make_shared<nn::Sequential>();
     for (int i = 0; i < kLayers; ++i) model->add(nn::Linear(16, 16)).add(nn::Tanh());
-    return work<nn::Sequential>(model, [](const nn::Sequential& m) { return mean(m(numbers({4096, 16}, 1))); });
+    return work<nn::Sequential>(model, [](const nn::Sequential& m) { return mean(m(uniform_numbers({4096, 16}, 1))); });
   };
   const Trained whole = train(chain, 0, 1, 1), tight = train(chain, least_of(chain), 1, 1);
   const double layer = 4096 * 16 * 4;
@@ -266,7 +276,7 @@ TEST(RematPlan, WithoutABackwardPassThereIsNothingToCompute) {
 }
 
 TEST(RematPlan, SwitchedOffABudgetIsStillKept) {
-  const Variable w(numbers({64, 64}, 1));
+  const Variable w(uniform_numbers({64, 64}, 1));
   const auto planned = [&](std::size_t budget) {
     auto step = compile(
         [&](const Tensor& x) {
@@ -283,7 +293,7 @@ TEST(RematPlan, SwitchedOffABudgetIsStillKept) {
 }
 
 TEST(RematPlan, FiftyThousandNodesCompileInBoundedTime) {
-  const Variable w(numbers({8, 8}, 1));
+  const Variable w(uniform_numbers({8, 8}, 1));
   const auto prepare = [&](std::size_t budget) {
     auto step = compile(
         [&](const Tensor& x) {
