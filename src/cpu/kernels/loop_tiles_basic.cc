@@ -22,14 +22,17 @@ template <class D, class M> HWY_INLINE hn::Vec<D> one_where(D d, M m) {
 
 #define BP_UNARY(Name, expression)                                                                          \
   struct Name {                                                                                             \
+    static constexpr Unroll kUnroll = Unroll::by_four;                                                      \
     template <class D, class V> static HWY_INLINE V apply([[maybe_unused]] D d, V a) { return expression; } \
   };
 #define BP_BINARY(Name, expression)                                                                              \
   struct Name {                                                                                                  \
+    static constexpr Unroll kUnroll = Unroll::by_four;                                                           \
     template <class D, class V> static HWY_INLINE V apply([[maybe_unused]] D d, V a, V b) { return expression; } \
   };
 #define BP_TERNARY(Name, expression)                                                                                  \
   struct Name {                                                                                                       \
+    static constexpr Unroll kUnroll = Unroll::by_four;                                                                \
     template <class D, class V> static HWY_INLINE V apply([[maybe_unused]] D d, V a, V b, V c) { return expression; } \
   };
 
@@ -47,6 +50,7 @@ BP_UNARY(IsFinite, one_where(d, hn::Eq(hn::Sub(a, a), hn::Zero(d))))
 BP_UNARY(Not, one_where(d, hn::Eq(a, hn::Zero(d))))
 
 struct Sign {
+  static constexpr Unroll kUnroll = Unroll::by_one;
   template <class D, class V> static HWY_INLINE V apply(D d, V a) {
     const V zero = hn::Zero(d);
     const V signed_one = hn::CopySign(hn::Set(d, hn::TFromD<D>{1}), a);
@@ -105,6 +109,7 @@ template <class D> HWY_INLINE hn::Vec<hn::Rebind<float, D>> rounded_to_f32(D d, 
 }
 
 struct ToF32 {
+  static constexpr Unroll kUnroll = Unroll::by_one;
   template <class D, class V> static HWY_INLINE V apply(D d, V a) {
     if constexpr (sizeof(hn::TFromD<D>) == 4)
       return a;
@@ -113,6 +118,7 @@ struct ToF32 {
   }
 };
 struct ToBf16 {
+  static constexpr Unroll kUnroll = Unroll::by_one;
   template <class D, class V> static HWY_INLINE V apply(D d, V a) {
     if constexpr (sizeof(hn::TFromD<D>) == 4) {
       return round_to_bf16(d, a);
@@ -140,11 +146,17 @@ void axpby(void* dst_, const void* a_, const void* b_, const void* c_, std::size
   const T* b = static_cast<const T*>(b_);
   const auto ca = hn::Set(d, static_cast<const T*>(c_)[0]), cb = hn::Set(d, static_cast<const T*>(c_)[1]);
   std::size_t i = 0;
-  for (; i + lanes <= total; i += lanes) {
-    const auto vb = hn::LoadU(d, b + i);
+  const auto at = [&](std::size_t k) HWY_ATTR {
+    const auto vb = hn::LoadU(d, b + k);
     const auto term = hn::Mul(cb, kSquare ? hn::Mul(vb, vb) : vb);
-    hn::StoreU(hn::MulAdd(ca, hn::LoadU(d, a + i), term), d, dst + i);
+    return hn::MulAdd(ca, hn::LoadU(d, a + k), term);
+  };
+  for (; i + 2 * lanes <= total; i += 2 * lanes) {
+    const auto y0 = at(i), y1 = at(i + lanes);
+    hn::StoreU(y0, d, dst + i);
+    hn::StoreU(y1, d, dst + i + lanes);
   }
+  if (i + lanes <= total) hn::StoreU(at(i), d, dst + i), i += lanes;
   if (i == total) return;
   const auto m = hn::FirstN(d, total - i);
   const auto vb = load_first(d, m, b + i);

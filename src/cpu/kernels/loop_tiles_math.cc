@@ -14,29 +14,33 @@ HWY_BEFORE_NAMESPACE();
 namespace bp::cpu::HWY_NAMESPACE {
 namespace {
 
-#define BP_MATH(Name, function)                                                                \
+#define BP_MATH(Name, function, unroll)                                                        \
   struct Name {                                                                                \
+    static constexpr Unroll kUnroll = Unroll::unroll;                                          \
     template <class D, class V> static HWY_INLINE V apply(D d, V a) { return function(d, a); } \
   };
-BP_MATH(Exp, exp_v)
-BP_MATH(Expm1, expm1_v)
-BP_MATH(Log, log_v)
-BP_MATH(Log1p, log1p_v)
-BP_MATH(Sin, sin_v)
-BP_MATH(Cos, cos_v)
-BP_MATH(Tanh, tanh_v)
-BP_MATH(Sigmoid, sigmoid_v)
-BP_MATH(Erf, erf_v)
+BP_MATH(Exp, exp_v, side_by_side)
+BP_MATH(Expm1, expm1_v, by_one)
+BP_MATH(Log, log_v, by_one)
+BP_MATH(Log1p, log1p_v, by_one)
+BP_MATH(Sin, sin_v, by_one)
+BP_MATH(Cos, cos_v, by_one)
+BP_MATH(Tanh, tanh_v, side_by_side)
+BP_MATH(Sigmoid, sigmoid_v, side_by_side)
+BP_MATH(Erf, erf_v, side_by_side)
 
 struct ExpSub {
-  template <class D, class V> static HWY_INLINE V apply(D d, V a, V b) { return exp_v(d, hn::Sub(a, b)); }
+  static constexpr Unroll kUnroll = Unroll::side_by_side;
+  template <class D, class A, class B> static HWY_INLINE auto apply(D d, A a, B b) { return exp_v(d, sub(a, b)); }
 };
 struct Pow {
+  static constexpr Unroll kUnroll = Unroll::by_one;
   template <class D, class V> static HWY_INLINE V apply(D d, V a, V b) {
     return each_lane(d, a, b, [](auto x, auto y) { return std::pow(x, y); });
   }
 };
 struct Remainder {
+  static constexpr Unroll kUnroll = Unroll::by_one;
   template <class D, class V> static HWY_INLINE V apply(D d, V a, V b) {
     return each_lane(d, a, b, [](auto x, auto y) {
       const auto m = std::fmod(x, y);

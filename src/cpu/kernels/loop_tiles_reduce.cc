@@ -34,14 +34,14 @@ struct Min {
 };
 
 // Folds the lanes of one vector in halves: an order fixed by the vector width.
-template <class R, class D, class V> HWY_INLINE hn::TFromD<D> fold(D d, V v) {
-  HWY_ALIGN hn::TFromD<D> lane[hn::MaxLanes(d)];
-  hn::Store(v, d, lane);
-  const hn::CappedTag<hn::TFromD<D>, 1> one;
-  for (std::size_t half = hn::Lanes(d) / 2; half > 0; half /= 2)
-    for (std::size_t i = 0; i < half; ++i)
-      lane[i] = hn::GetLane(R::join(one, hn::Set(one, lane[i]), hn::Set(one, lane[i + half])));
-  return lane[0];
+template <class R, class D, class V> HWY_INLINE hn::TFromD<D> fold([[maybe_unused]] D d, V v) {
+#if HWY_TARGET != HWY_SCALAR
+  if constexpr (hn::MaxLanes(d) > 1) {
+    const hn::Half<D> half;
+    return fold<R>(half, R::join(half, hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  }
+#endif
+  return hn::GetLane(v);
 }
 
 // The element fed to a reduction: a, or a * b for the dot product.

@@ -1,5 +1,6 @@
 // Transcendental functions on vectors, f32 and f64, complete over NaN, infinities and zeros. Highway's polynomials with
 // the ends of the range added. Worst errors found by tests/kernels/tiles_test.cc are written there.
+// Those of f32 written with lower-case names take Pairs too (simd_pair-inl.h).
 // Included once per instruction set by the kernels.
 #if defined(BP_SIMD_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef BP_SIMD_MATH_INL_H_
@@ -14,6 +15,7 @@
 #include <cmath>
 #include <limits>
 
+#include "cpu/kernels/simd_pair-inl.h"
 #include "cpu/kernels/simd_portable-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -42,15 +44,49 @@ template <class D, class V, class F> HWY_INLINE V each_lane(D d, V x, V y, F f) 
   return hn::Load(d, lane);
 }
 
-// Highway's Exp without its last comparison: the clamp below already ends in 0.
+// exp in f32 in three parts: (growth + 1) * 2^n, of x = n ln 2 + r by a minimax polynomial of degree 6 on r (error
+// 2^-28). n is found by adding 1.5 * 2^23, which leaves n + 127 in the lowest bits.
+template <class V> struct ExpParts {
+  V growth;    // exp(r) - 1
+  V exponent;  // the bits of 2^n where it is a normal number
+};
+template <class D, class V> HWY_INLINE ExpParts<V> exp_parts(D d, V x) {
+  const auto magic = constant(d, 12582912.0 + 127);
+  const V shifted = mul_add(x, constant(d, 1.442695040888963407359924681), magic);
+  const V n = sub(shifted, magic);
+  const V r = neg_mul_add(n, constant(d, -2.12194440e-4), neg_mul_add(n, constant(d, 0.693359375), x));
+  const V s = mul(r, r);
+  const V low = mul_add(r, constant(d, 0.16666521), constant(d, 0.49999994));
+  V high = mul_add(r, constant(d, 0.008368736), constant(d, 0.04166839));
+  high = mul_add(s, constant(d, 0.0013814558), high);
+  const hn::RebindToSigned<D> di;
+  return {mul_add(mul_add(high, s, low), s, r), bit_cast(d, shift_left<23>(bit_cast(di, shifted)))};
+}
+// Where the result is a normal number.
+template <class D, class V> HWY_INLINE V normal_exp(D d, V x) {
+  const ExpParts<V> e = exp_parts(d, x);
+  return mul_add(e.growth, e.exponent, e.exponent);
+}
+
 template <class D, class V> HWY_INLINE V exp_v(D d, V x) {
-  using T = hn::TFromD<D>;
-  const V y = sizeof(T) == 4 ? clamp(d, x, -104.0, 104.0) : clamp(d, x, -746.0, 710.0);
-  hn::impl::ExpImpl<T> impl;
-  const V signed_half = hn::Or(constant(d, 0.5), hn::And(y, constant(d, -0.0)));
-  const auto q = impl.ToInt32(d, hn::MulAdd(y, constant(d, 1.442695040888963407359924681), signed_half));
-  const V p = hn::Add(impl.ExpPoly(d, impl.ExpReduce(d, y, q)), constant(d, 1.0));
-  return impl.LoadExpShortRange(d, p, q);
+  if constexpr (sizeof(hn::TFromD<D>) == 4) {
+    const V y = min_second(constant(d, 89.0), max_second(constant(d, -104.0), x));
+    const ExpParts<V> e = exp_parts(d, y);
+    // 2^n by two factors, the second of which over- or underflows as the result does.
+    const hn::RebindToSigned<D> di;
+    const V last = if_negative_then_else(y, constant(d, 0x1p-64), constant(d, 0x1p64));
+    const auto bits = add(sub(bit_cast(di, e.exponent), bit_cast(di, last)), hn::Set(di, 127 << 23));
+    const V power = bit_cast(d, bits);
+    return mul(mul_add(e.growth, power, power), last);
+  } else {
+    // Highway's Exp without its last comparison: the clamp already ends in 0.
+    const V y = clamp(d, x, -746.0, 710.0);
+    hn::impl::ExpImpl<double> impl;
+    const V signed_half = hn::Or(constant(d, 0.5), hn::And(y, constant(d, -0.0)));
+    const auto q = impl.ToInt32(d, hn::MulAdd(y, constant(d, 1.442695040888963407359924681), signed_half));
+    const V p = hn::Add(impl.ExpPoly(d, impl.ExpReduce(d, y, q)), constant(d, 1.0));
+    return impl.LoadExpShortRange(d, p, q);
+  }
 }
 
 template <class D, class V> HWY_INLINE V expm1_v(D d, V x) {
@@ -85,29 +121,25 @@ template <class D, class V> HWY_INLINE V tanh_v(D d, V x) {
   if constexpr (sizeof(hn::TFromD<D>) == 8) {
     return hn::Tanh(d, x);
   } else {
-    const hn::RebindToSigned<D> di;
-    const V y = hn::Mul(min_or_second(constant(d, 10.0), hn::Abs(x)), constant(d, 2.0));
-    hn::impl::ExpImpl<float> impl;
-    const auto q = impl.ToInt32(d, hn::MulAdd(y, constant(d, 1.442695040888963407359924681), constant(d, 0.5)));
-    const V power = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(hn::BitCast(di, q), hn::Set(di, 127))));
-    const V grown = hn::MulAdd(impl.ExpPoly(d, impl.ExpReduce(d, y, q)), power, power);  // exp(2|x|)
+    const V size = abs(x);
+    const V grown = normal_exp(d, mul(min_second(constant(d, 10.0), size), constant(d, 2.0)));
     const V large =
-        hn::NegMulAdd(constant(d, 2.0), hn::Div(constant(d, 1.0), hn::Add(grown, constant(d, 1.0))), constant(d, 1.0));
-    const V z = hn::Mul(x, x);
-    V p = hn::MulAdd(constant(d, -5.70498872745e-3), z, constant(d, 2.06390887954e-2));
-    p = hn::MulAdd(p, z, constant(d, -5.37397155531e-2));
-    p = hn::MulAdd(p, z, constant(d, 1.33314422036e-1));
-    p = hn::MulAdd(p, z, constant(d, -3.33332819422e-1));
-    const V small = hn::MulAdd(hn::Mul(p, z), x, x);
-    return hn::IfThenElse(hn::Lt(hn::Abs(x), constant(d, 0.625)), small, hn::CopySign(large, x));
+        neg_mul_add(constant(d, 2.0), div(constant(d, 1.0), add(grown, constant(d, 1.0))), constant(d, 1.0));
+    const V z = mul(x, x);
+    V p = mul_add(constant(d, -5.70498872745e-3), z, constant(d, 2.06390887954e-2));
+    p = mul_add(p, z, constant(d, -5.37397155531e-2));
+    p = mul_add(p, z, constant(d, 1.33314422036e-1));
+    p = mul_add(p, z, constant(d, -3.33332819422e-1));
+    const V small = mul_add(mul(p, z), x, x);
+    return if_then_else(less(size, constant(d, 0.625)), small, copy_sign(large, x));
   }
 }
 
 // Never overflows: e = exp(-|x|) is at most 1.
 template <class D, class V> HWY_INLINE V sigmoid_v(D d, V x) {
-  const V e = exp_v(d, hn::Neg(hn::Abs(x)));
-  const V one = constant(d, 1.0);
-  return hn::Div(hn::IfThenElse(hn::Lt(x, hn::Zero(d)), e, one), hn::Add(one, e));
+  const V e = exp_v(d, neg(abs(x)));
+  const auto one = constant(d, 1.0);
+  return div(if_then_else(less(x, constant(d, 0.0)), e, one), add(one, e));
 }
 
 // f32: N. Juffa's two minimax polynomials (under 1 ULP with FMA): x + x p(x^2) below 475/512, 1 - exp(q(|x|)) above.
@@ -116,22 +148,22 @@ template <class D, class V> HWY_INLINE V erf_v(D d, V x) {
   if constexpr (sizeof(hn::TFromD<D>) == 8) {
     return each_lane(d, x, [](double v) { return std::erf(v); });
   } else {
-    const V t = min_or_second(constant(d, 4.0), hn::Abs(x)), s = hn::Mul(t, t);
-    V r = hn::MulAdd(constant(d, -1.72853470e-5), t, constant(d, 3.83197126e-4));
-    const V u = hn::MulAdd(constant(d, -3.88396438e-3), t, constant(d, 2.42546219e-2));
-    r = hn::MulAdd(r, s, u);
-    r = hn::MulAdd(r, t, constant(d, -1.06777877e-1));
-    r = hn::MulAdd(r, t, constant(d, -6.34846687e-1));
-    r = hn::MulAdd(r, t, constant(d, -1.28717512e-1));
-    r = hn::MulAdd(r, t, hn::Neg(t));
-    const V tail = hn::CopySign(hn::Sub(constant(d, 1.0), exp_v(d, r)), x);
-    const V z = hn::Mul(x, x);
-    V p = hn::MulAdd(constant(d, -5.96761703e-4), z, constant(d, 4.99119423e-3));
-    p = hn::MulAdd(p, z, constant(d, -2.67681349e-2));
-    p = hn::MulAdd(p, z, constant(d, 1.12819925e-1));
-    p = hn::MulAdd(p, z, constant(d, -3.76125336e-1));
-    p = hn::MulAdd(p, z, constant(d, 1.28379166e-1));
-    return hn::IfThenElse(hn::Gt(t, constant(d, 0.927734375)), tail, hn::MulAdd(p, x, x));
+    const V t = min_second(constant(d, 4.0), abs(x)), s = mul(t, t);
+    V r = mul_add(constant(d, -1.72853470e-5), t, constant(d, 3.83197126e-4));
+    const V u = mul_add(constant(d, -3.88396438e-3), t, constant(d, 2.42546219e-2));
+    r = mul_add(r, s, u);
+    r = mul_add(r, t, constant(d, -1.06777877e-1));
+    r = mul_add(r, t, constant(d, -6.34846687e-1));
+    r = mul_add(r, t, constant(d, -1.28717512e-1));
+    r = mul_add(r, t, neg(t));
+    const V tail = copy_sign(sub(constant(d, 1.0), normal_exp(d, r)), x);
+    const V z = mul(x, x);
+    V p = mul_add(constant(d, -5.96761703e-4), z, constant(d, 4.99119423e-3));
+    p = mul_add(p, z, constant(d, -2.67681349e-2));
+    p = mul_add(p, z, constant(d, 1.12819925e-1));
+    p = mul_add(p, z, constant(d, -3.76125336e-1));
+    p = mul_add(p, z, constant(d, 1.28379166e-1));
+    return if_then_else(greater(t, constant(d, 0.927734375)), tail, mul_add(p, x, x));
   }
 }
 
