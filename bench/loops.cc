@@ -1,8 +1,9 @@
 // Fused loops against hand-written C++ of the same kernels, and against copying as many bytes.
 // The twins are plain loops over floats with polynomials for exp and tanh, compiled by g++ for AVX2 and FMA at -O3 with
 // fast-math (the pragma below), which vectorises all of them; each is compared with the loop's results first.
-// Figures: tensors in memory: the share of copy bandwidth, with one thread and with all; tensors in the second cache:
-// the loop's time over its twin's, one thread. usage: loops [--threads 2] [--seconds 0.05 a figure] [--only gelu,adam]
+// Figures: tensors in memory: the share of copy bandwidth, the twin's too, with one thread and with all; tensors in the
+// second cache: the loop's time over its twin's, one thread. usage: loops [--threads 2] [--seconds 0.05 a figure]
+// [--only gelu,adam]
 // [--json]
 #include <fmt/format.h>
 #include <omp.h>
@@ -518,8 +519,8 @@ void report(const Row& row, bool memory, int threads, double seconds, bool json)
     fmt::print("{:<19} {:>7}x{:<5} loop {:7.3f}  {} threads {:7.3f}  by hand {:7.3f}  copy {:7.3f} ns  ", k.name,
                space.rows, space.cols, f.one, threads, f.all, f.twin, f.copy_one);
     if (memory)
-      fmt::print("{:3.0f}% of copying, {:3.0f}% with {} threads", 100 * f.copy_one / f.one, 100 * f.copy_all / f.all,
-                 threads);
+      fmt::print("{:3.0f}% of copying (by hand {:3.0f}%), {:3.0f}% with {} threads", 100 * f.copy_one / f.one,
+                 100 * f.copy_one / f.twin, 100 * f.copy_all / f.all, threads);
     else
       fmt::print("{:.2f} x by hand", f.one / f.twin);
     fmt::print("  (differs by {:.1g})\n", f.difference);

@@ -307,7 +307,7 @@ TEST(Loops, RowReductionsPropagateNan) {
 TEST(Loops, ColumnAccumulators) {
   for (DType t : {f32, f64})
     for (Size size : {Size{0, 5}, Size{1, 1}, Size{33, 16}, Size{5000, 3}, Size{3000, 1}, Size{300, 700}, Size{2, 9000},
-                      Size{40000, 17}}) {
+                      Size{40000, 17}, Size{70, 31}, Size{70, 32}, Size{1001, 45}, Size{333, 100}}) {
       SCOPED_TRACE(testing::Message() << size.first << " x " << size.second);
       LoopProgram p = space(size.first, size.second, t);
       const auto full = LoopAccess::full(p.rows, p.cols), col = LoopAccess::per_column();
@@ -321,9 +321,40 @@ TEST(Loops, ColumnAccumulators) {
     }
 }
 
+// Beyond the second cache the next tile is fetched while one is computed with; blocks are shorter.
+TEST(Loops, TensorsInMemory) {
+  for (Size size : {Size{3001, 100}, Size{2503, 131}, Size{400, 900}, Size{1, 400001}, Size{70, 5000}}) {
+    SCOPED_TRACE(testing::Message() << size.first << " x " << size.second);
+    check(softmax(size, f32));
+    check(layer_norm(size, f32), 3e-5);
+    check(layer_norm_grad(size, f32), 3e-4);
+    LoopProgram p = space(size.first, size.second, f32);
+    const auto full = LoopAccess::full(p.rows, p.cols);
+    const int x = p.load(p.input(f32, full)), y = p.load(p.input(f32, full));
+    p.store(p.output(f32, full), p.unary(LoopOp::tanh, p.binary(LoopOp::mul, x, y)));
+    check(p);
+  }
+}
+
+// A comparison chosen to be 1 or 0 is the number it already is, whatever else reads it.
+TEST(Loops, ComparisonsAreNumbers) {
+  for (bool shared : {false, true})
+    for (double otherwise : {0.0, 2.0}) {
+      LoopProgram p = space(33, 45, f32);
+      const auto full = LoopAccess::full(p.rows, p.cols);
+      const int x = p.load(p.input(f32, full)), y = p.load(p.input(f32, LoopAccess::per_row(p.rows)));
+      const int less = p.binary(LoopOp::lt, x, y);
+      p.store(p.output(f32, full), p.select(less, p.constant(1), p.constant(otherwise)));
+      if (shared) p.store(p.output(f32, full), p.binary(LoopOp::mul, less, x));
+      // A mask of any number is not one.
+      p.store(p.output(f32, full), p.select(x, p.constant(1), p.constant(otherwise)));
+      check(p, 0, [](Tensors& m) { m.set(0, 7, std::nan("")), m.set(0, 8, 0), m.set(1, 2, std::nan("")); });
+    }
+}
+
 TEST(Loops, SumsAreAsAccurateAsPairwise) {
   // One and many equal values: naive f32 summation of 2^22 terms of 0.1 is off by 1e-2.
-  for (Size size : {Size{1, 1 << 22}, Size{1 << 22, 1}, Size{1 << 19, 8}}) {
+  for (Size size : {Size{1, 1 << 22}, Size{1 << 22, 1}, Size{1 << 19, 8}, Size{1 << 17, 32}}) {
     LoopProgram p = space(size.first, size.second, f32);
     const int x = p.load(p.input(f32, LoopAccess::full(p.rows, p.cols)));
     if (p.rows == 1)
@@ -462,7 +493,7 @@ TEST(Loops, IndicesAndBroadcastStores) {
 
 TEST(Loops, RandomMatchesRandomWord) {
   for (DType t : {f32, f64})
-    for (Size size : {Size{1, 1003}, Size{77, 5}, Size{3, 701}, Size{50, 40}}) {
+    for (Size size : {Size{1, 1003}, Size{77, 5}, Size{3, 701}, Size{50, 40}, Size{7, 3}}) {
       LoopProgram p = space(size.first, size.second, t);
       const auto full = LoopAccess::full(p.rows, p.cols);
       const int key = p.input(i64, LoopAccess{.rank = 0, .size = {}, .stride = {}, .col_stride = 0});

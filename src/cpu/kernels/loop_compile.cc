@@ -45,6 +45,21 @@ class Compiler {
   bool tiled() const { return plan_.tiles_per_row > 1; }
   std::size_t esize() const { return size_of(p_.compute); }
 
+  // Every element of the space has its own place in operand k.
+  bool is_stream(const LoopOperand& o) const { return p_.cols > 1 && is_dense(o.access, p_.rows, p_.cols); }
+  // The tensors do not fit the second cache.
+  bool from_memory() const {
+    constexpr std::int64_t kCache = 1 << 20;
+    std::int64_t bytes = 0;
+    for (const LoopOperand& o : p_.operands)
+      if (is_stream(o)) bytes += p_.rows * p_.cols * static_cast<std::int64_t>(size_of(o.dtype));
+    return bytes > kCache;
+  }
+
+  // Rows of fewer columns have too few independent sums for registers: several rows lie side by side in the
+  // accumulator.
+  static constexpr std::int64_t kNarrow = 32;
+
   void choose_geometry() {
     const std::int64_t tile = esize() == 4 ? 512 : 256, resident = 4 * tile;
     const bool accumulates =
@@ -52,15 +67,18 @@ class Compiler {
     const std::int64_t rows = p_.rows, cols = p_.cols, limit = nodes_.last_phase() > 0 ? resident : tile;
     plan_.by_columns = cols > limit && !accumulates && rows <= 4;
     if (cols <= limit) {
+      // Rows that are read again and again pay once a block for it; from memory short blocks overlap better.
+      const std::int64_t block = nodes_.last_phase() > 0 && !from_memory() ? 2 * tile : tile;
       plan_.tile = cols;
       plan_.block_rows =
-          std::clamp<std::int64_t>(tile / std::max<std::int64_t>(cols, 1), 1, std::max<std::int64_t>(rows, 1));
+          std::clamp<std::int64_t>(block / std::max<std::int64_t>(cols, 1), 1, std::max<std::int64_t>(rows, 1));
     } else {
       plan_.tiles_per_row = (cols + tile - 1) / tile;
       plan_.tile =
           std::min<std::int64_t>(tile, ((cols + plan_.tiles_per_row - 1) / plan_.tiles_per_row + 15) / 16 * 16);
       plan_.tiles_per_row = (cols + plan_.tile - 1) / plan_.tile;
     }
+    plan_.accumulator_rows = cols < kNarrow ? plan_.block_rows : 1;
     plan_.blocks = (rows + plan_.block_rows - 1) / plan_.block_rows;
     const std::int64_t block_elements = std::max<std::int64_t>(plan_.block_rows * cols, 1), chunk = 16384;
     // At least eight blocks a chunk: its partial results cost about as much as two.
@@ -375,9 +393,9 @@ class Compiler {
     const LoopNode& n = node(static_cast<int>(r.instr));
     LoopAccumulator acc{.op = in.op, .operand = in.operand};
     acc.store = store_converter(p_.compute, operand(in.operand).dtype);
-    acc.slot = scratch_slot(plan_.block_rows * p_.cols, true);
+    acc.slot = scratch_slot(plan_.accumulator_rows * p_.cols, true);
     plan_.accumulators.push_back(acc);
-    LoopStep s{.dst = acc.slot, .span = LoopSpan::flat};
+    LoopStep s{.dst = acc.slot, .span = p_.cols < kNarrow ? LoopSpan::flat : LoopSpan::rowwise};
     s.op = n.arg[1] >= 0                 ? TileOp::column_dot
            : in.op == LoopOp::column_sum ? TileOp::column_sum
            : in.op == LoopOp::column_max ? TileOp::column_max
@@ -466,11 +484,27 @@ class Compiler {
       }
   }
 
+  // Where operands come from memory, the processor's own prefetching halts while a tile is computed with.
+  void find_streams() {
+    std::size_t steps = 0;
+    for (const LoopPhase& phase : plan_.phases) steps += phase.tile_steps.size();
+    if (!from_memory() || steps == 0) return;
+    for (std::size_t i = 0; i < plan_.slots.size(); ++i) {
+      const LoopSlot& s = plan_.slots[i];
+      const bool element = s.kind == LoopSlot::Kind::operand_row || (s.kind == LoopSlot::Kind::operand && p_.rows == 1);
+      if (element && is_stream(operand(s.operand))) plan_.streams.push_back(static_cast<int>(i));
+    }
+    if (plan_.streams.empty()) return;
+    const std::size_t lines = static_cast<std::size_t>(plan_.block_rows * plan_.tile) * esize() / 64 + 1;
+    plan_.stream_quota = (lines * plan_.streams.size() + steps - 1) / steps;
+  }
+
   void finish() {
     for (std::size_t i = 0; i < plan_.slots.size(); ++i) {
       if (plan_.slots[i].kind == LoopSlot::Kind::operand_row) plan_.row_slots.push_back(static_cast<int>(i));
       if (plan_.slots[i].moves) plan_.moving_slots.push_back(static_cast<int>(i));
     }
+    find_streams();
     const auto chunks = static_cast<std::size_t>(plan_.chunks);
     if (plan_.by_columns) {
       plan_.shared_bytes = plan_.reductions.size() * chunks * sizeof(double);

@@ -151,6 +151,7 @@ class Worker {
   void begin_block(std::int64_t row, std::int64_t rows) {
     row_ = row;
     rows_ = static_cast<std::size_t>(rows);
+    begin_stream(plan_.tiles_per_row == 1 ? rows_ * static_cast<std::size_t>(plan_.program.cols) : 0);
     for (int s : plan_.row_slots) {
       const int k = plan_.slots[static_cast<std::size_t>(s)].operand;
       const LoopAccess& a = plan_.program.operands[static_cast<std::size_t>(k)].access;
@@ -161,16 +162,35 @@ class Worker {
   }
 
   void run_steps(const std::vector<LoopStep>& steps, std::size_t rows, std::size_t n) {
+    for (const LoopStep& s : steps) run_step(s, rows, n);
+  }
+  void run_step(const LoopStep& s, std::size_t rows, std::size_t n) {
+    if (s.only_first && thread_ != 0) return;
+    if (s.fn == nullptr) return transfer(s, s.span == LoopSpan::one ? 1 : rows, s.span == LoopSpan::flat ? n : 1);
     const std::size_t span_rows[4] = {1, 1, 1, rows}, span_n[4] = {1, rows, rows * n, n};
+    const auto span = static_cast<std::size_t>(s.span);
+    s.fn(slot(s.dst), slot(s.a), slot(s.b), slot(s.c), span_rows[span], span_n[span]);
+  }
+
+  // The steps of a tile share the fetching of the next one, a few cache lines each: more at once would wait.
+  void begin_stream(std::size_t elements) {
+    stream_ = 0, stream_at_ = 0;
+    stream_bytes_ = elements * plan_.element_bytes();
+  }
+  void run_tile_steps(const std::vector<LoopStep>& steps, std::size_t rows, std::size_t n) {
+    if (plan_.streams.empty()) return run_steps(steps, rows, n);
     for (const LoopStep& s : steps) {
-      if (s.only_first && thread_ != 0) continue;
-      const auto span = static_cast<std::size_t>(s.span);
-      if (s.fn == nullptr) {
-        const bool rowwise = s.span == LoopSpan::flat;
-        transfer(s, s.span == LoopSpan::one ? 1 : rows, rowwise ? n : 1);
-        continue;
-      }
-      s.fn(slot(s.dst), slot(s.a), slot(s.b), slot(s.c), span_rows[span], span_n[span]);
+      fetch_ahead();
+      run_step(s, rows, n);
+    }
+  }
+  void fetch_ahead() {
+    for (std::size_t left = plan_.stream_quota * 64; left > 0 && stream_ < plan_.streams.size();) {
+      const std::size_t bytes = std::min(left, stream_bytes_ - stream_at_);
+      const char* at = slot(plan_.streams[stream_]) + stream_bytes_ + stream_at_;
+      for (const char* end = at + bytes; at < end; at += 64) __builtin_prefetch(at);
+      left -= bytes;
+      if ((stream_at_ += bytes) == stream_bytes_) stream_at_ = 0, ++stream_;
     }
   }
 
@@ -184,7 +204,7 @@ class Worker {
     for (const LoopPhase& phase : plan_.phases) {
       if (!phase.row_steps.empty()) run_steps(phase.row_steps, rows_, 1);
       if (plan_.tiles_per_row == 1) {
-        run_steps(phase.tile_steps, rows_, static_cast<std::size_t>(plan_.program.cols));
+        run_tile_steps(phase.tile_steps, rows_, static_cast<std::size_t>(plan_.program.cols));
         continue;
       }
       if (phase.tile_steps.empty()) continue;
@@ -198,7 +218,8 @@ class Worker {
   void run_tiles(const LoopPhase& phase, std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
       const std::int64_t n = move_to(t);
-      run_steps(phase.tile_steps, rows_, static_cast<std::size_t>(n));
+      begin_stream(static_cast<std::size_t>(n));
+      run_tile_steps(phase.tile_steps, rows_, static_cast<std::size_t>(n));
       for (int r : phase.reductions) {
         const LoopReduction& reduction = plan_.reductions[static_cast<std::size_t>(r)];
         joined_[r].join(reduction.op, read(slot(reduction.partial), wide_));
@@ -228,21 +249,21 @@ class Worker {
   }
 
   void start(const LoopAccumulator& acc) {
-    const auto n = static_cast<std::size_t>(plan_.block_rows * plan_.program.cols);
+    const auto n = static_cast<std::size_t>(plan_.accumulator_rows * plan_.program.cols);
     if (wide_)
       std::fill_n(reinterpret_cast<double*>(bases_[acc.slot]), n, start_of(acc.op));
     else
       std::fill_n(reinterpret_cast<float*>(bases_[acc.slot]), n, static_cast<float>(start_of(acc.op)));
   }
 
-  // Folds the block's rows in halves onto the first.
+  // Folds the accumulator's rows in halves onto the first.
   void fold(const LoopAccumulator& acc) {
     const TileOp op = acc.op == LoopOp::column_sum   ? TileOp::column_sum
                       : acc.op == LoopOp::column_max ? TileOp::column_max
                                                      : TileOp::column_min;
     const TileFn join = tile_table(plan_.program.compute).at(op, 0);
     const std::size_t row_bytes = static_cast<std::size_t>(plan_.program.cols) * plan_.element_bytes();
-    for (std::int64_t rows = plan_.block_rows; rows > 1;) {
+    for (std::int64_t rows = plan_.accumulator_rows; rows > 1;) {
       const std::int64_t half = (rows + 1) / 2;
       join(bases_[acc.slot], bases_[acc.slot] + static_cast<std::size_t>(half) * row_bytes, nullptr, nullptr, 1,
            static_cast<std::size_t>((rows - half) * plan_.program.cols));
@@ -391,6 +412,7 @@ class Worker {
   char* scratch_ = nullptr;
   std::int64_t row_ = 0, column_ = 0;
   std::size_t rows_ = 1;
+  std::size_t stream_ = 0, stream_at_ = 0, stream_bytes_ = 0;  // the next cache line to fetch; bytes of a tile
 };
 
 const char* span_name(LoopSpan s) {

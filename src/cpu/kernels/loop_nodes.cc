@@ -256,6 +256,12 @@ void LoopNodes::fuse_max(LoopNode& n) {
 
 void LoopNodes::fuse_select(LoopNode& n) {
   const int cond = n.arg[0];
+  const bool truth = node(cond).op >= tile_op(LoopOp::eq) && node(cond).op <= tile_op(LoopOp::logical_or);
+  if (truth && node(cond).uses == 1 && is_constant(n.arg[1], 1) && is_constant(n.arg[2], 0)) {
+    // Comparisons are numbers already.
+    const LoopNode& c = node(cond);
+    return become(n, c.op, c.arg[0], c.arg[1]);
+  }
   if (n.vary != kBoth || !absorbs(n, cond, LoopOp::gt) || !is_constant(n.arg[2], 0)) return;
   if (is_constant(node(cond).arg[1], 0) && is_tile(node(node(cond).arg[0]).vary))
     become(n, TileOp::relu_mask, node(cond).arg[0], n.arg[1]);

@@ -53,7 +53,7 @@ struct LoopReduction {
 
 struct LoopAccumulator {
   LoopOp op = LoopOp::column_sum;
-  int slot = 0;  // block_rows x cols elements
+  int slot = 0;  // accumulator_rows x cols elements
   int operand = -1;
   ConvertFn store = nullptr;
 };
@@ -70,6 +70,7 @@ struct CompiledLoop::Plan {
   std::int64_t block_rows = 1, tile = 0, tiles_per_row = 1;
   std::int64_t blocks = 0, chunk_blocks = 1, chunks = 0;  // rows mode: chunks of blocks own column partials
   std::int64_t chunk_tiles = 1;                           // columns mode: chunks of tiles
+  std::int64_t accumulator_rows = 1;  // narrow rows are accumulated side by side and folded at the end
   std::vector<LoopSlot> slots;
   std::vector<LoopTransfer> transfers;
   std::vector<LoopStep> uniform_steps, column_steps;  // once a run and thread
@@ -79,6 +80,8 @@ struct CompiledLoop::Plan {
   std::vector<double> constants;  // raw bytes, aligned
   std::vector<int> row_slots;     // slots of kind operand_row
   std::vector<int> moving_slots;
+  std::vector<int> streams;       // slots of operands too large for the cache: the next tile is fetched ahead
+  std::size_t stream_quota = 0;   // cache lines to fetch before each step on tiles
   std::size_t scratch_bytes = 0;  // a thread's registers
   std::size_t shared_bytes = 0;   // partial results of chunks
   double ns = 0;                  // estimated time on one thread

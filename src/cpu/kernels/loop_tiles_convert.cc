@@ -111,7 +111,7 @@ ConvertFn find_storer(DType compute, DType storage) {
 }
 
 #if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
-constexpr std::size_t kBlocks = 1;
+constexpr std::size_t kWords = 4;
 void random_words(std::uint64_t first, std::uint64_t key, std::uint64_t counter, std::uint32_t* out) {
   const auto words = philox({static_cast<std::uint32_t>(first), static_cast<std::uint32_t>(first >> 32),
                              static_cast<std::uint32_t>(counter), static_cast<std::uint32_t>(counter >> 32)},
@@ -120,49 +120,70 @@ void random_words(std::uint64_t first, std::uint64_t key, std::uint64_t counter,
 }
 #else
 // Philox4x32-10 with one block per 64-bit lane: words live in the low halves, whatever the upper halves hold.
-struct Blocks {
-  template <class D, class V> static HWY_INLINE void rounds(D d, V& c0, V& c1, V& c2, V& c3, std::uint64_t key) {
+template <class V> struct Blocks {
+  V c0, c1, c2, c3;
+
+  template <class D> HWY_INLINE Blocks(D d, std::uint64_t first, std::uint64_t counter) {
+    c0 = hn::Add(hn::Set(d, first), hn::Iota(d, 0)), c1 = hn::ShiftRight<32>(c0);
+    c2 = hn::Set(d, counter & 0xffffffffull), c3 = hn::Set(d, counter >> 32);
+  }
+  template <class D> HWY_INLINE void round(D d, V k0, V k1) {
     const hn::Repartition<std::uint32_t, D> d32;
-    const auto m0 = hn::BitCast(d32, hn::Set(d, 0xD2511F53ull)), m1 = hn::BitCast(d32, hn::Set(d, 0xCD9E8D57ull));
-    auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
-    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-      const V p0 = hn::MulEven(hn::BitCast(d32, c0), m0), p1 = hn::MulEven(hn::BitCast(d32, c2), m1);
-      c0 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p1), c1), hn::Set(d, std::uint64_t{k0}));
-      c2 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p0), c3), hn::Set(d, std::uint64_t{k1}));
-      c1 = p1;
-      c3 = p0;
-    }
+    const V p0 = hn::MulEven(hn::BitCast(d32, c0), hn::BitCast(d32, hn::Set(d, 0xD2511F53ull)));
+    const V p1 = hn::MulEven(hn::BitCast(d32, c2), hn::BitCast(d32, hn::Set(d, 0xCD9E8D57ull)));
+    c0 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p1), c1), k0);
+    c2 = hn::Xor(hn::Xor(hn::ShiftRight<32>(p0), c3), k1);
+    c1 = p1;
+    c3 = p0;
+  }
+  // Four words a block in order.
+  template <class D> HWY_INLINE void store(D d, std::uint32_t* out) const {
+    const auto low = hn::Set(d, 0xffffffffull);
+    hn::StoreInterleaved2(hn::Or(hn::And(c0, low), hn::ShiftLeft<32>(c1)),
+                          hn::Or(hn::And(c2, low), hn::ShiftLeft<32>(c3)), d, reinterpret_cast<std::uint64_t*>(out));
   }
 };
 
-// The words of blocks first .. first + lanes into out, four a block in order.
-constexpr std::size_t kBlocks = hn::MaxLanes(hn::ScalableTag<std::uint64_t>());
+// The words of blocks first, first + 1, ...: two vectors of blocks side by side, as a round is a chain of products.
+constexpr std::size_t kLanes = hn::MaxLanes(hn::ScalableTag<std::uint64_t>()), kWords = 8 * kLanes;
 HWY_INLINE void random_words(std::uint64_t first, std::uint64_t key, std::uint64_t counter, std::uint32_t* out) {
-  const hn::CappedTag<std::uint64_t, kBlocks> d;
-  const auto block = hn::Add(hn::Set(d, first), hn::Iota(d, 0));
-  auto c0 = block, c1 = hn::ShiftRight<32>(block);
-  auto c2 = hn::Set(d, counter & 0xffffffffull), c3 = hn::Set(d, counter >> 32);
-  Blocks::rounds(d, c0, c1, c2, c3, key);
-  const auto low = hn::Set(d, 0xffffffffull);
-  const auto first_pair = hn::Or(hn::And(c0, low), hn::ShiftLeft<32>(c1));
-  const auto second_pair = hn::Or(hn::And(c2, low), hn::ShiftLeft<32>(c3));
-  hn::StoreInterleaved2(first_pair, second_pair, d, reinterpret_cast<std::uint64_t*>(out));
+  const hn::CappedTag<std::uint64_t, kLanes> d;
+  Blocks<hn::Vec<decltype(d)> > a(d, first, counter), b(d, first + kLanes, counter);
+  auto k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
+  for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+    const auto v0 = hn::Set(d, std::uint64_t{k0}), v1 = hn::Set(d, std::uint64_t{k1});
+    a.round(d, v0, v1);
+    b.round(d, v0, v1);
+  }
+  a.store(d, out);
+  b.store(d, out + 4 * kLanes);
 }
-
 #endif
+
+// Numbers of up to 24 bits, which both compute dtypes hold exactly.
+template <class T> HWY_INLINE void shifted(T* dst, const std::uint32_t* words, std::size_t n, int shift) {
+  std::size_t i = 0;
+#if HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
+  if constexpr (sizeof(T) == 4) {
+    const hn::ScalableTag<std::uint32_t> du;
+    const hn::RebindToSigned<decltype(du)> di;
+    const hn::RebindToFloat<decltype(du)> df;
+    for (; i + hn::Lanes(du) <= n; i += hn::Lanes(du))
+      hn::StoreU(hn::ConvertTo(df, hn::BitCast(di, hn::ShiftRightSame(hn::LoadU(du, words + i), shift))), df, dst + i);
+  }
+#endif
+  for (; i < n; ++i) dst[i] = static_cast<T>(static_cast<std::int32_t>(words[i] >> shift));
+}
 
 template <class T>
 void random(void* dst_, std::size_t n, std::uint64_t first, std::uint64_t key, std::uint64_t counter, int width) {
-  constexpr std::size_t words = 4 * kBlocks;
-  HWY_ALIGN std::uint32_t buffer[words];
+  HWY_ALIGN std::uint32_t buffer[kWords];
   T* dst = static_cast<T*>(dst_);
-  const int shift = 32 - width;
   for (std::size_t done = 0; done < n;) {
     const std::uint64_t at = first + done, skip = at % 4;
     random_words(at / 4, key, counter, buffer);
-    const std::size_t take = std::min<std::size_t>(words - skip, n - done);
-    for (std::size_t i = 0; i < take; ++i)
-      dst[done + i] = static_cast<T>(static_cast<std::int32_t>(buffer[skip + i] >> shift));
+    const std::size_t take = std::min<std::size_t>(kWords - skip, n - done);
+    shifted(dst + done, buffer + skip, take, 32 - width);
     done += take;
   }
 }

@@ -80,28 +80,50 @@ void reduce_rows(void* dst_, const void* a_, const void* b_, const void*, std::s
   }
 }
 
+// The rows' terms in kVectors vectors of columns from i on, joined with acc.
+template <class R, bool kDot, std::size_t kVectors, class D, class T>
+HWY_INLINE void accumulate_columns(D d, T* acc, const T* a, const T* b, std::size_t rows, std::size_t n) {
+  const std::size_t lanes = hn::Lanes(d);
+  hn::Vec<D> s[kVectors];
+#pragma GCC unroll 4
+  for (std::size_t k = 0; k < kVectors; ++k) s[k] = term<kDot>(d, a, b, k * lanes);
+  for (std::size_t r = 1; r < rows; ++r) {
+    a += n, b += kDot ? n : 0;
+#pragma GCC unroll 4
+    for (std::size_t k = 0; k < kVectors; ++k) {
+      const auto x = hn::LoadU(d, a + k * lanes);
+      if constexpr (kDot)
+        s[k] = hn::MulAdd(x, hn::LoadU(d, b + k * lanes), s[k]);
+      else
+        s[k] = R::join(d, s[k], x);
+    }
+  }
+#pragma GCC unroll 4
+  for (std::size_t k = 0; k < kVectors; ++k)
+    hn::StoreU(R::join(d, hn::LoadU(d, acc + k * lanes), s[k]), d, acc + k * lanes);
+}
+
+// The rows of a block are joined in registers: an accumulator is read and written once a block.
 template <class T, class R, bool kDot>
 void accumulate(void* dst_, const void* a_, const void* b_, const void*, std::size_t rows, std::size_t n) {
   const hn::ScalableTag<T> d;
-  const std::size_t lanes = hn::Lanes(d), total = rows * n;
+  const std::size_t lanes = hn::Lanes(d);
   T* dst = static_cast<T*>(dst_);
   const T* a = static_cast<const T*>(a_);
   const T* b = static_cast<const T*>(b_);
+  if (rows == 0) return;
   std::size_t i = 0;
-  for (; i + lanes <= total; i += lanes) {
-    const auto acc = hn::LoadU(d, dst + i);
-    if constexpr (kDot)
-      hn::StoreU(hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), acc), d, dst + i);
-    else
-      hn::StoreU(R::join(d, acc, hn::LoadU(d, a + i)), d, dst + i);
-  }
-  if (i == total) return;
-  const auto m = hn::FirstN(d, total - i);
-  const auto acc = load_first(d, m, dst + i), x = load_first(d, m, a + i);
-  if constexpr (kDot)
-    hn::BlendedStore(hn::MulAdd(x, load_first(d, m, b + i), acc), m, d, dst + i);
-  else
-    hn::BlendedStore(R::join(d, acc, x), m, d, dst + i);
+  for (; i + 4 * lanes <= n; i += 4 * lanes) accumulate_columns<R, kDot, 4>(d, dst + i, a + i, b + i, rows, n);
+  for (; i + lanes <= n; i += lanes) accumulate_columns<R, kDot, 1>(d, dst + i, a + i, b + i, rows, n);
+  if (i == n) return;
+  const auto m = hn::FirstN(d, n - i);
+  const auto tail = [&](std::size_t r) HWY_ATTR {
+    const auto x = load_first(d, m, a + r * n + i);
+    return kDot ? hn::Mul(x, load_first(d, m, b + r * n + i)) : x;
+  };
+  auto s = tail(0);
+  for (std::size_t r = 1; r < rows; ++r) s = R::join(d, s, tail(r));
+  hn::BlendedStore(R::join(d, load_first(d, m, dst + i), s), m, d, dst + i);
 }
 
 template <class T> void fill(TileTable& t) {
