@@ -289,6 +289,33 @@ TEST(Loops, RowProgramsAreSinglePrograms) {
     }
 }
 
+// sum(index == class ? x : 0) reads one element a row; classes that are no column give 0.
+TEST(Loops, AnElementIsPickedByItsIndex) {
+  for (DType t : {f32, f64})
+    for (Size size : kSizes)
+      for (int form = 0; form < 4; ++form) {
+        SCOPED_TRACE(testing::Message() << size.first << " x " << size.second << " form " << form);
+        LoopProgram p = space(size.first, size.second, t);
+        const auto row = LoopAccess::per_row(p.rows);
+        const int x = p.load(p.input(t, LoopAccess::full(p.rows, p.cols)));
+        const int at = p.load(p.input(t, form == 2 ? LoopAccess::scalar() : row)), index = p.column_index();
+        const int equal = p.binary(LoopOp::eq, form == 1 ? at : index, form == 1 ? index : at);
+        p.store(p.output(t, row), p.reduce(LoopOp::row_sum, p.select(equal, x, p.constant(0))));
+        if (form == 3) p.store(p.output(t, row), p.reduce(LoopOp::row_sum, equal));  // shared: no macro
+        check(p, 0, [&](Tensors& m) {
+          const std::int64_t cols = std::max<std::int64_t>(size.second, 1);
+          for (std::int64_t r = 0; r < m.count(1); ++r) m.set(1, r, static_cast<double>(r * 7 % cols));
+          if (m.count(1) < 8) return;
+          const double odd[] = {-1, static_cast<double>(cols), 0.5, std::nan(""), kInf, -kInf, -0.0};
+          for (std::int64_t r = 0; r < 7; ++r) m.set(1, r, odd[r]);
+          m.set(0, 0, std::nan("")), m.set(0, m.count(0) - 1, kInf);
+        });
+        if (size.first > 1 && size.second > 1) {
+          EXPECT_EQ(CompiledLoop(p).explain().find("row_pick") != std::string::npos, form != 3);
+        }
+      }
+}
+
 TEST(Loops, RowReductionsPropagateNan) {
   for (DType t : {f32, f64})
     for (Size size : {Size{3, 50}, Size{2, 5000}, Size{40, 7}}) {

@@ -312,9 +312,14 @@ class Compiler {
     LoopStep s{.span = LoopSpan::rowwise, .reduction = static_cast<int>(plan_.reductions.size()), .op = n.op};
     s.fn = table().at(n.op, 0);
     s.a = tile_of(n.arg[0], phase);
-    if (n.arg[1] >= 0) s.b = tile_of(n.arg[1], phase);
+    if (n.op == TileOp::row_pick) {
+      s.b = node(n.arg[1]).vary == kUniform ? expanded(n.arg[1], kRow, phase) : value(n.arg[1], phase);
+      s.c = value(n.arg[2], phase);
+    } else if (n.arg[1] >= 0) {
+      s.b = tile_of(n.arg[1], phase);
+    }
     LoopReduction r;
-    r.op = n.op == TileOp::row_dot ? LoopOp::row_sum : static_cast<LoopOp>(n.op);
+    r.op = n.op > tile_op(LoopOp::column_min) ? LoopOp::row_sum : static_cast<LoopOp>(n.op);
     r.result = scratch_slot(plan_.block_rows, false);
     r.partial = tiled() ? scratch_slot(1, false) : r.result;
     s.dst = r.partial;

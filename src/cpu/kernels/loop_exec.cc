@@ -421,9 +421,9 @@ const char* span_name(LoopSpan s) {
 }
 
 const char* op_name(TileOp op) {
-  constexpr const char* kMacros[] = {"copy",       "ramp",       "fma",        "fms",       "nfma",      "axpby",
-                                     "axpbyy",     "exp_sub",    "sub_mul",    "add_relu",  "relu_mask", "row_dot",
-                                     "column_sum", "column_max", "column_min", "column_dot"};
+  constexpr const char* kMacros[] = {"copy",     "ramp",       "fma",        "fms",        "nfma",      "axpby",
+                                     "axpbyy",   "exp_sub",    "sub_mul",    "add_relu",   "relu_mask", "row_dot",
+                                     "row_pick", "column_sum", "column_max", "column_min", "column_dot"};
   const auto first = static_cast<std::size_t>(TileOp::copy), i = static_cast<std::size_t>(op);
   return i >= first ? kMacros[i - first] : name_of(static_cast<LoopOp>(op));
 }

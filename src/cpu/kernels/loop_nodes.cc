@@ -267,7 +267,23 @@ void LoopNodes::fuse_select(LoopNode& n) {
     become(n, TileOp::relu_mask, node(cond).arg[0], n.arg[1]);
 }
 
+// sum(column_index == class ? x : 0), what cross-entropy reads of its logits: one element a row.
+bool LoopNodes::fuse_pick(LoopNode& n) {
+  const LoopNode& choice = node(n.arg[0]);
+  if (!choice.is(LoopOp::select) || choice.uses != 1 || !is_constant(choice.arg[2], 0)) return false;
+  const LoopNode& equal = node(choice.arg[0]);
+  if (!equal.is(LoopOp::eq) || equal.uses != 1 || !is_tile(node(choice.arg[1]).vary)) return false;
+  if (p_.cols > 1 << 24) return false;  // indices would be rounded
+  for (auto [index, at] : {std::pair(equal.arg[0], equal.arg[1]), std::pair(equal.arg[1], equal.arg[0])}) {
+    if (!node(index).is(LoopOp::column_index) || !is_tile(node(index).vary) || is_tile(node(at).vary)) continue;
+    become(n, TileOp::row_pick, choice.arg[1], at, index);
+    return true;
+  }
+  return false;
+}
+
 void LoopNodes::fuse_dot(LoopNode& n) {
+  if (n.is(LoopOp::row_sum) && fuse_pick(n)) return;
   const LoopNode& product = node(n.arg[0]);
   if (!product.is(LoopOp::mul) || product.uses != 1) return;
   if (!is_tile(node(product.arg[0]).vary) || !is_tile(node(product.arg[1]).vary)) return;

@@ -27,7 +27,8 @@ struct LoopNode {
   bool is(LoopOp o) const { return op == tile_op(o); }
   bool is(TileOp o) const { return op == o; }
   bool is_reduction() const {
-    return (op >= tile_op(LoopOp::row_sum) && op <= tile_op(LoopOp::row_prod)) || op == TileOp::row_dot;
+    return (op >= tile_op(LoopOp::row_sum) && op <= tile_op(LoopOp::row_prod)) || op == TileOp::row_dot ||
+           op == TileOp::row_pick;
   }
   bool is_leaf() const { return op <= tile_op(LoopOp::random); }
 };
@@ -81,6 +82,7 @@ class LoopNodes {
   void fuse_max(LoopNode& n);
   void fuse_select(LoopNode& n);
   void fuse_dot(LoopNode& n);
+  bool fuse_pick(LoopNode& n);
 
   LoopProgram p_;
   bool hoist_columns_ = false;

@@ -29,6 +29,7 @@ enum class TileOp : std::uint8_t {
   add_relu,                                         // max(a + b, 0)
   relu_mask,                                        // a > 0 ? b : 0
   row_dot,                                          // sum over the row of a * b
+  row_pick,                                         // a at column b (one a row) - c[0], or 0 where there is none
   column_sum,                                       // accumulators: dst += a, and so on
   column_max,
   column_min,

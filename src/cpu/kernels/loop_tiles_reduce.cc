@@ -80,6 +80,21 @@ void reduce_rows(void* dst_, const void* a_, const void* b_, const void*, std::s
   }
 }
 
+// Indices are integers below 2^24, so that the difference is exact where it is not negative.
+template <class T>
+void pick(void* dst_, const void* a_, const void* b_, const void* c_, std::size_t rows, std::size_t n) {
+  T* dst = static_cast<T*>(dst_);
+  const T* a = static_cast<const T*>(a_);
+  const T* b = static_cast<const T*>(b_);
+  const T first = *static_cast<const T*>(c_);
+  for (std::size_t r = 0; r < rows; ++r, a += n) {
+    const T at = b[r] - first;
+    const bool inside = at >= 0 && at < static_cast<T>(n);
+    const auto k = inside ? static_cast<std::size_t>(at) : 0;
+    dst[r] = inside && static_cast<T>(k) == at ? a[k] + T{0} : T{0};  // a sum of zeros and -0 is +0
+  }
+}
+
 // The rows' terms in kVectors vectors of columns from i on, joined with acc.
 template <class R, bool kDot, std::size_t kVectors, class D, class T>
 HWY_INLINE void accumulate_columns(D d, T* acc, const T* a, const T* b, std::size_t rows, std::size_t n) {
@@ -132,6 +147,7 @@ template <class T> void fill(TileTable& t) {
   t.at(tile_op(LoopOp::row_min), 0) = reduce_rows<T, Min, false>;
   t.at(tile_op(LoopOp::row_prod), 0) = reduce_rows<T, Prod, false>;
   t.at(TileOp::row_dot, 0) = reduce_rows<T, Sum, true>;
+  t.at(TileOp::row_pick, 0) = pick<T>;
   t.at(TileOp::column_sum, 0) = accumulate<T, Sum, false>;
   t.at(TileOp::column_max, 0) = accumulate<T, Max, false>;
   t.at(TileOp::column_min, 0) = accumulate<T, Min, false>;
