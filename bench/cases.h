@@ -33,6 +33,14 @@ inline std::uint32_t bits(std::uint32_t k, std::uint32_t i) {
 }
 inline double uniform(std::uint32_t k, std::uint32_t i) { return (bits(k, i) >> 8) / 16777216.0; }
 
+// What a run in a dtype is made of: bf16 asks for mixed precision.
+struct Numbers {
+  bp::DType values, precision;
+};
+inline Numbers numbers_of(bp::DType asked) {
+  return asked == bp::bf16 ? Numbers{bp::f32, bp::bf16} : Numbers{asked, bp::f32};
+}
+
 // A tensor of `shape` from values in double.
 inline bp::Tensor make(const std::vector<double>& values, const bp::Shape& shape, bp::DType dtype) {
   if (dtype == bp::f64) return bp::Tensor::from(values, shape);

@@ -22,21 +22,20 @@ int main(int argc, char** argv) try {
   using Clock = std::chrono::steady_clock;
   const std::string name = bench::option(argc, argv, "case", "tiny"),
                     dtype_name = bench::option(argc, argv, "dtype", "f32");
-  const bool mixed = bp::dtype_from_name(dtype_name) == bp::bf16;
-  const bp::DType dtype = mixed ? bp::f32 : bp::dtype_from_name(dtype_name);
+  const bench::Numbers numbers = bench::numbers_of(bp::dtype_from_name(dtype_name));
   const int threads = std::stoi(bench::option(argc, argv, "threads", "2"));
   const double seconds = std::stod(bench::option(argc, argv, "seconds", "4"));
   const std::size_t count = std::stoul(bench::option(argc, argv, "steps", "0"));
   const std::string trace = bench::option(argc, argv, "trace", "");
-  const bench::Case c =
-      bench::make_case(name, dtype, 1e-3);  // a fixed batch learned to zero loss would fill moments with denormals
+  const bench::Case c = bench::make_case(name, numbers.values,
+                                         1e-3);  // a fixed batch learned to zero loss would fill moments with denormals
   auto step = bp::compile(
       [&](const bp::Tensor& x, const bp::Tensor& t) {
         const bp::Tensor loss = c.loss(c.model(x), t);
         c.optimizer->update(bp::grad(loss, c.parameters));
         return loss;
       },
-      {.mode = bp::Mode::train, .threads = threads, .precision = mixed ? bp::bf16 : bp::f32});
+      {.mode = bp::Mode::train, .threads = threads, .precision = numbers.precision});
   const auto [x, t] = c.batch(0);
   const auto begin = Clock::now();
   const double loss0 = step(x, t).item();

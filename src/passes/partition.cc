@@ -41,6 +41,11 @@ std::vector<std::vector<ir::Value>> all_group_results(const ir::Graph& g, const 
   return out;
 }
 
+ir::Value behind_views(const ir::Graph& g, const Partition& p, ir::Value v) {
+  while (p.group_of[v.node] == kNoGroup && !g.nodes[v.node].inputs.empty()) v = g.nodes[v.node].inputs[0];
+  return v;
+}
+
 void verify(const ir::Graph& g, const Partition& p) {
   std::vector<bool> done(g.nodes.size(), false);
   const auto ready = [&](ir::NodeId n, auto&& self) -> bool {

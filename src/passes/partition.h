@@ -34,6 +34,9 @@ Partition singletons(const ir::Graph& g);
 // write to memory.
 std::vector<std::vector<ir::Value>> all_group_results(const ir::Graph& g, const Partition& p);
 
+// The value whose memory v names: behind views, and behind the transparent nodes that vanished into loops.
+ir::Value behind_views(const ir::Graph& g, const Partition& p, ir::Value v);
+
 // Throws std::logic_error when a node is in two groups, or the order of the groups cannot run.
 void verify(const ir::Graph& g, const Partition& p);
 

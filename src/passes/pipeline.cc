@@ -28,11 +28,10 @@ std::string text_of(const ir::Graph& g, const Partition& p) {
 class Pipeline {
  public:
   explicit Pipeline(const PipelineOptions& options) : options_(options) {
-    static const std::vector<std::string> kKnown{"simplify",  "scan",     "precision", "fuse",
-                                                 "recompute", "schedule", "remat"};
+    const std::vector<std::string>& known = pass_names();
     for (const std::string& name : options.disable)
-      if (std::find(kKnown.begin(), kKnown.end(), name) == kKnown.end())
-        fail(ErrorKind::config, "[compile] there is no pass \"{}\": the passes are {}", name, fmt::join(kKnown, ", "));
+      if (std::find(known.begin(), known.end(), name) == known.end())
+        fail(ErrorKind::config, "[compile] there is no pass \"{}\": the passes are {}", name, fmt::join(known, ", "));
   }
 
   // Runs a pass unless it is switched off; verifies and records what it left.
@@ -77,6 +76,12 @@ ir::Graph optimise_bodies(ir::Graph g) {
 }
 
 }  // namespace
+
+const std::vector<std::string>& pass_names() {
+  static const std::vector<std::string> names{"simplify",  "scan",     "precision", "fuse",
+                                              "recompute", "schedule", "remat"};
+  return names;
+}
 
 Optimised run_pipeline(ir::Graph g, const PipelineOptions& options) {
   Optimised state{std::move(g), {}, {}};

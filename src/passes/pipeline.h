@@ -12,6 +12,9 @@
 
 namespace bp::passes {
 
+// The names of the passes, in their order.
+const std::vector<std::string>& pass_names();
+
 // A memory budget, and what a step is planned to take. budget 0: there is none.
 struct RematOptions {
   std::size_t budget = 0;
@@ -19,8 +22,8 @@ struct RematOptions {
 };
 
 struct PipelineOptions {
-  std::vector<std::string> disable;  // "simplify", "scan", "precision", "fuse", "recompute", "schedule", "remat"
-  DType precision = DType::f32;      // bf16: products of f32 values read bf16
+  std::vector<std::string> disable;          // of pass_names()
+  DType precision = DType::f32;              // bf16: products of f32 values read bf16
   std::size_t recompute_bytes = 128 * 1024;  // smaller values stay in cache: no loop computes them again
   bool keep_text = false;                    // records the graph after each pass for explain()
   RematOptions remat = {};

@@ -64,7 +64,7 @@ class RematModel {
   void find_late();
   void find_candidates();
   double cost_of(GroupId k) const;
-  ir::Value behind_views(ir::Value v) const;
+  ir::Value behind_views(ir::Value v) const { return passes::behind_views(g_, p_, v); }
   // By run: whether anybody reads it.
   std::vector<bool> needed(const std::vector<Run>& runs, const Dropped& dropped) const;
   bool is_second(ValueId v, const Dropped& dropped) const {

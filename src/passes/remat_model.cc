@@ -36,11 +36,6 @@ RematModel::RematModel(const ir::Graph& g, const Partition& p) : g_(g), p_(p), g
   find_candidates();
 }
 
-ir::Value RematModel::behind_views(ir::Value v) const {
-  while (p_.group_of[v.node] == kNoGroup && !g_.nodes[v.node].inputs.empty()) v = g_.nodes[v.node].inputs[0];
-  return v;
-}
-
 void RematModel::number_values() {
   first_output_.reserve(g_.nodes.size());
   std::size_t outputs = 0;

@@ -78,11 +78,7 @@ class Scheduler {
     after_[from].push_back(to);
     ++waits_[to];
   }
-  // The node behind views.
-  ir::NodeId source(ir::Value v) const {
-    while (p_.group_of[v.node] == kNoGroup && !g_.nodes[v.node].inputs.empty()) v = g_.nodes[v.node].inputs[0];
-    return v.node;
-  }
+  ir::NodeId source(ir::Value v) const { return behind_views(g_, p_, v).node; }
   std::uint32_t producer(ir::Value v) const { return p_.group_of[source(v)]; }
 
   const ir::Graph& g_;

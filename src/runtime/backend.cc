@@ -30,7 +30,7 @@ Built build(ir::Graph g, const BuildOptions& options) {
                                    .precision = options.precision,
                                    .keep_text = options.keep_text,
                                    .remat = {options.memory_budget, planned_bytes}};
-  if (options.reference) pipeline.disable = {"simplify", "scan", "precision", "fuse", "recompute", "schedule", "remat"};
+  if (options.reference) pipeline.disable = passes::pass_names();
   passes::Optimised o = passes::run_pipeline(std::move(g), pipeline);
   Built b;
   b.passes = std::move(o.passes);

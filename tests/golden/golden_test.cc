@@ -37,10 +37,11 @@ constexpr std::size_t kSteps = 20, kHeavySteps = 2;
 
 void replay(const std::string& name, bp::DType dtype, std::size_t steps, double tolerance) {
   const Golden expected = golden(name);
-  const bool mixed = dtype == bp::bf16;
-  const bench::Case c = bench::make_case(name, mixed ? bp::f32 : dtype);
+  const bench::Numbers numbers = bench::numbers_of(dtype);
+  const bool mixed = numbers.precision == bp::bf16;
+  const bench::Case c = bench::make_case(name, numbers.values);
   auto step = bp::compile([&](const bp::Tensor& x, const bp::Tensor& t) { return bench::golden_step(c, x, t); },
-                          {.mode = bp::Mode::train, .precision = mixed ? bp::bf16 : bp::f32});
+                          {.mode = bp::Mode::train, .precision = numbers.precision});
   for (std::size_t s = 0; s < std::min(steps, expected.losses.size()); ++s) {
     const auto [x, t] = c.batch(static_cast<std::uint32_t>(s));
     const std::vector<bp::Tensor> out = step(x, t);

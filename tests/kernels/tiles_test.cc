@@ -2,7 +2,10 @@
 // written down here. Random bits and conversions are covered by loops_test.cc.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
+#include <ios>
 #include <vector>
 
 #include "bp/rng.h"
@@ -50,6 +53,28 @@ template <class T> double worst_ulp(const Function& f, double& at) {
     if (error > worst) worst = error, at = static_cast<double>(x[i]);
   }
   return worst;
+}
+
+// Whole vectors and what is left behind them round as bfloat16 does: ties, NaN, infinities and denormals among them.
+TEST(Tiles, Bf16RoundsAsTheType) {
+  std::vector<float> x;
+  for (std::uint32_t high = 0; high < 0x10000; ++high)
+    for (std::uint32_t low : {0u, 1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu})
+      x.push_back(std::bit_cast<float>(high << 16 | low));
+  for (std::size_t n : {x.size(), x.size() - 5, std::size_t{3}}) {
+    std::vector<bfloat16> y(n);
+    std::vector<float> back(n), in_place(n);
+    store_converter(f32, bf16)(y.data(), x.data(), n);
+    load_converter(bf16, f32)(back.data(), y.data(), n);
+    tile_table(f32).at(tile_op(LoopOp::to_bf16), 0)(in_place.data(), x.data(), nullptr, nullptr, 1, n);
+    for (std::size_t i = 0; i < n; ++i) {
+      const bfloat16 want(x[i]);
+      ASSERT_EQ(y[i].bits, want.bits) << std::hex << std::bit_cast<std::uint32_t>(x[i]);
+      const auto bits = std::bit_cast<std::uint32_t>(static_cast<float>(want));
+      ASSERT_EQ(std::bit_cast<std::uint32_t>(back[i]), bits);
+      ASSERT_EQ(std::bit_cast<std::uint32_t>(in_place[i]), bits);
+    }
+  }
 }
 
 TEST(Tiles, WorstUlp) {

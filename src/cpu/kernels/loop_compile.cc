@@ -401,10 +401,7 @@ class Compiler {
     acc.slot = scratch_slot(plan_.accumulator_rows * p_.cols, true);
     plan_.accumulators.push_back(acc);
     LoopStep s{.dst = acc.slot, .span = p_.cols < kNarrow ? LoopSpan::flat : LoopSpan::rowwise};
-    s.op = n.arg[1] >= 0                 ? TileOp::column_dot
-           : in.op == LoopOp::column_sum ? TileOp::column_sum
-           : in.op == LoopOp::column_max ? TileOp::column_max
-                                         : TileOp::column_min;
+    s.op = n.arg[1] >= 0 ? TileOp::column_dot : accumulator_op(in.op);
     s.fn = table().at(s.op, 0);
     s.a = tile_of(n.arg[0], r.phase);
     if (n.arg[1] >= 0) s.b = tile_of(n.arg[1], r.phase);

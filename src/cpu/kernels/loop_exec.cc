@@ -258,10 +258,7 @@ class Worker {
 
   // Folds the accumulator's rows in halves onto the first.
   void fold(const LoopAccumulator& acc) {
-    const TileOp op = acc.op == LoopOp::column_sum   ? TileOp::column_sum
-                      : acc.op == LoopOp::column_max ? TileOp::column_max
-                                                     : TileOp::column_min;
-    const TileFn join = tile_table(plan_.program.compute).at(op, 0);
+    const TileFn join = tile_table(plan_.program.compute).at(accumulator_op(acc.op), 0);
     const std::size_t row_bytes = static_cast<std::size_t>(plan_.program.cols) * plan_.element_bytes();
     for (std::int64_t rows = plan_.accumulator_rows; rows > 1;) {
       const std::int64_t half = (rows + 1) / 2;

@@ -37,6 +37,12 @@ enum class TileOp : std::uint8_t {
   count
 };
 constexpr TileOp tile_op(LoopOp op) noexcept { return static_cast<TileOp>(op); }
+// The accumulator of a column_sum, column_max or column_min.
+constexpr TileOp accumulator_op(LoopOp op) noexcept {
+  return op == LoopOp::column_sum   ? TileOp::column_sum
+         : op == LoopOp::column_max ? TileOp::column_max
+                                    : TileOp::column_min;
+}
 
 // fn[op][mask]: bit k of mask says that operand k is a scalar per row. Null where no such form exists.
 struct TileTable {

@@ -85,15 +85,6 @@ BP_TERNARY(Fms, hn::MulSub(a, b, c))
 BP_TERNARY(Nfma, hn::NegMulAdd(a, b, c))
 BP_TERNARY(SubMul, hn::Mul(hn::Sub(a, b), c))
 
-// Rounds to the values bf16 can hold: nearest, ties to even; NaN stays NaN.
-template <class D> HWY_INLINE hn::Vec<D> round_to_bf16(D d, hn::Vec<D> x) {
-  const hn::Rebind<std::uint32_t, D> du;
-  const auto u = hn::BitCast(du, x);
-  const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(du, 1u));
-  const auto up = hn::And(hn::Add(u, hn::Add(odd, hn::Set(du, 0x7fffu))), hn::Set(du, 0xffff0000u));
-  return hn::IfThenElse(hn::IsNaN(x), x, hn::BitCast(d, up));
-}
-
 // Rounds to f32. Highway's emulation would saturate: infinity became the largest float.
 template <class D> HWY_INLINE hn::Vec<hn::Rebind<float, D>> rounded_to_f32(D d, hn::Vec<D> x) {
   const hn::Rebind<float, D> df;

@@ -5,6 +5,7 @@
 #include <hwy/foreach_target.h>
 // clang-format off
 #include <hwy/highway.h>
+#include "cpu/kernels/simd_portable-inl.h"
 // clang-format on
 #include <algorithm>
 #include <bit>
@@ -77,19 +78,14 @@ void load_bf16(void* dst_, const void* src_, std::size_t n) {
 }
 void store_bf16(void* dst_, const void* src_, std::size_t n) {
   const hn::ScalableTag<float> d;
-  const hn::RebindToUnsigned<decltype(d)> d32;
   const hn::RebindToSigned<decltype(d)> di;
+  const hn::RebindToUnsigned<decltype(d)> du;
   const hn::Rebind<std::uint16_t, decltype(d)> d16;
   auto* dst = static_cast<std::uint16_t*>(dst_);
   const auto* src = static_cast<const float*>(src_);
-  const auto quiet = hn::Set(d32, 0x400000u), half = hn::Set(d32, 0x7fffu), one = hn::Set(d32, 1u);
-  const auto magnitude = hn::Set(di, 0x7fffffff), infinity = hn::Set(di, 0x7f800000);
   std::size_t i = 0;
   for (const std::size_t lanes = hn::Lanes(d); i + lanes <= n; i += lanes) {
-    const auto u = hn::BitCast(d32, hn::LoadU(d, src + i));
-    const auto nan = hn::RebindMask(d32, hn::Gt(hn::And(hn::BitCast(di, u), magnitude), infinity));
-    const auto rounded = hn::Add(u, hn::Add(half, hn::And(hn::ShiftRight<16>(u), one)));
-    const auto bits = hn::ShiftRight<16>(hn::IfThenElse(nan, hn::Or(u, quiet), rounded));
+    const auto bits = hn::ShiftRight<16>(hn::BitCast(du, round_to_bf16(d, hn::LoadU(d, src + i))));
     hn::StoreU(hn::DemoteTo(d16, hn::BitCast(di, bits)), d16, dst + i);
   }
   store_as<float, bfloat16>(dst + i, src + i, n - i);

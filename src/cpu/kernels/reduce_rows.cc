@@ -30,65 +30,45 @@ template <Fold fold, class V> HWY_INLINE V folded(V a, V b) {
   if constexpr (fold == Fold::min) return nan_min(a, b);
 }
 
+// Folds up to four rows of x into columns [c, n) of chain, as many as fill vectors; returns the first column left.
+template <Fold fold, class D, class T>
+HWY_INLINE std::int64_t fold_rows(D d, const T* x, std::int64_t stride, std::int64_t rows, std::int64_t c,
+                                  std::int64_t n, T* chain) {
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  for (; c + lanes <= n; c += lanes) {
+    const auto at = [&](std::int64_t r) HWY_ATTR { return hn::LoadU(d, x + r * stride + c); };
+    auto v = hn::LoadU(d, chain + c);
+    if (rows == 4)
+      v = folded<fold>(v, folded<fold>(folded<fold>(at(0), at(1)), folded<fold>(at(2), at(3))));
+    else
+      for (std::int64_t r = 0; r < rows; ++r) v = folded<fold>(v, at(r));
+    hn::StoreU(v, d, chain + c);
+  }
+  return c;
+}
+
 // chain = the fold of `rows` rows of n columns, four rows a turn.
 template <Fold fold, class T>
 void fold_chain(const T* x, std::int64_t stride, std::int64_t rows, std::int64_t n, T* chain) {
-  const hn::ScalableTag<T> d;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   std::copy(x, x + n, chain);
-  for (std::int64_t r = 1; r < rows;) {
-    const std::int64_t here = std::min<std::int64_t>(rows - r, 4);
+  for (std::int64_t r = 1, here; r < rows; r += here) {
+    here = std::min<std::int64_t>(rows - r, 4);
     const T* row = x + r * stride;
-    std::int64_t c = 0;
-    if (here == 4)
-      for (; c + lanes <= n; c += lanes) {
-        const auto a = folded<fold>(hn::LoadU(d, row + c), hn::LoadU(d, row + stride + c));
-        const auto b = folded<fold>(hn::LoadU(d, row + 2 * stride + c), hn::LoadU(d, row + 3 * stride + c));
-        hn::StoreU(folded<fold>(hn::LoadU(d, chain + c), folded<fold>(a, b)), d, chain + c);
-      }
-    else
-      for (; c + lanes <= n; c += lanes) {
-        auto a = hn::LoadU(d, chain + c);
-        for (std::int64_t k = 0; k < here; ++k) a = folded<fold>(a, hn::LoadU(d, row + k * stride + c));
-        hn::StoreU(a, d, chain + c);
-      }
-    const hn::CappedTag<T, 1> one;
-    for (; c < n; ++c) {  // in the order of the vectors, so that a column's place does not change its result
-      auto a = hn::LoadU(one, row + c);
-      if (here == 4) {
-        const auto b = folded<fold>(hn::LoadU(one, row + 2 * stride + c), hn::LoadU(one, row + 3 * stride + c));
-        a = folded<fold>(hn::LoadU(one, chain + c), folded<fold>(folded<fold>(a, hn::LoadU(one, row + stride + c)), b));
-      } else {
-        a = folded<fold>(hn::LoadU(one, chain + c), a);
-        for (std::int64_t k = 1; k < here; ++k) a = folded<fold>(a, hn::LoadU(one, row + k * stride + c));
-      }
-      hn::StoreU(a, one, chain + c);
-    }
-    r += here;
+    const std::int64_t c = fold_rows<fold>(hn::ScalableTag<T>(), row, stride, here, 0, n, chain);
+    fold_rows<fold>(hn::CappedTag<T, 1>(), row, stride, here, c, n, chain);
   }
 }
 
 template <Fold fold, class T> void fold_block(const ReduceRowsSpec& s, const T* x, std::int64_t n, T* y) {
   HWY_ALIGN T chain[kColumns];
-  HWY_ALIGN double total[kColumns];
+  HWY_ALIGN double total[kColumns], next[kColumns];
   if (s.rows == 0) return std::fill(y, y + n, static_cast<T>(fold == Fold::prod ? 1 : 0));
   for (std::int64_t r = 0; r < s.rows; r += kChain) {
     const std::int64_t rows = std::min(kChain, s.rows - r);
     fold_chain<fold>(x + r * s.columns, s.columns, rows, n, chain);
     if (rows == s.rows) return void(std::copy(chain, chain + n, y));
-    for (std::int64_t c = 0; c < n; ++c) {
-      const double v = static_cast<double>(chain[c]);
-      if (r == 0)
-        total[c] = v;
-      else if constexpr (fold == Fold::sum)
-        total[c] += v;
-      else if constexpr (fold == Fold::prod)
-        total[c] *= v;
-      else if constexpr (fold == Fold::max)
-        total[c] = v != v || v > total[c] ? v : total[c];
-      else
-        total[c] = v != v || v < total[c] ? v : total[c];
-    }
+    std::copy(chain, chain + n, r == 0 ? total : next);
+    if (r > 0) fold_rows<fold>(hn::CappedTag<double, 1>(), next, 0, 1, 0, n, total);
   }
   for (std::int64_t c = 0; c < n; ++c) y[c] = static_cast<T>(total[c]);
 }

@@ -1,7 +1,6 @@
 // Two vectors that go through a function side by side, operation by operation. A polynomial is one long chain, and the
 // schedulers of a core hold too few iterations of a loop to hide its latency; two chains in one iteration take the
-// place of twice as many. Functions written with
-// the lower-case names below take a vector or a Pair. Pairs nest.
+// place of twice as many. Functions written with the lower-case names below take a vector or a Pair. Pairs nest.
 // Included once per instruction set by the kernels.
 #if defined(BP_SIMD_PAIR_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef BP_SIMD_PAIR_INL_H_

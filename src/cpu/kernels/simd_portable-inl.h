@@ -1,5 +1,5 @@
-// Where Highway's operations differ from one instruction set to another: masked loads, NaN in min and max. The kernels
-// use these. Included once per instruction set.
+// Where Highway's operations differ from one instruction set to another: masked loads, NaN in min and max, rounding to
+// bf16. The kernels use these. Included once per instruction set.
 #if defined(BP_SIMD_PORTABLE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef BP_SIMD_PORTABLE_INL_H_
 #undef BP_SIMD_PORTABLE_INL_H_
@@ -46,6 +46,17 @@ template <class D> HWY_INLINE hn::Vec<D> load_first(D d, hn::Mask<D> m, const hn
   for (std::size_t i = 0; i < n; ++i) lane[i] = p[i];
   return hn::Load(d, lane);
 #endif
+}
+
+// Rounds f32 to the values bf16 can hold, which lie in the upper halves: nearest, ties to even; NaN stays a (quiet)
+// NaN.
+template <class D> HWY_INLINE hn::Vec<D> round_to_bf16(D d, hn::Vec<D> x) {
+  const hn::RebindToUnsigned<D> du;
+  const auto u = hn::BitCast(du, x);
+  const auto odd = hn::And(hn::ShiftRight<16>(u), hn::Set(du, 1u));
+  const auto up = hn::Add(u, hn::Add(odd, hn::Set(du, 0x7fffu))), quiet = hn::Or(u, hn::Set(du, 0x400000u));
+  const auto bits = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(x)), quiet, up);
+  return hn::BitCast(d, hn::And(bits, hn::Set(du, 0xffff0000u)));
 }
 
 }  // namespace bp::cpu::HWY_NAMESPACE
