@@ -1,7 +1,7 @@
 // Times one training step (forward, loss, backward, optimizer, loss readable by the caller) on fixed data, one step at
 // a time after five warm-up steps; prints one JSON line. usage: train_step --case tiny|mlp|cnn|resnet20|lstm|gpt
 // [--dtype f32|f64|bf16 (mixed precision)] [--threads 2] [--seconds 4] [--steps N: so many instead] [--trace FILE.json]
-// [--explain|--profile]
+// [--disable PASS] [--explain|--profile]
 #include <fmt/format.h>
 #include <sys/resource.h>
 
@@ -27,6 +27,8 @@ int main(int argc, char** argv) try {
   const double seconds = std::stod(bench::option(argc, argv, "seconds", "4"));
   const std::size_t count = std::stoul(bench::option(argc, argv, "steps", "0"));
   const std::string trace = bench::option(argc, argv, "trace", "");
+  std::vector<std::string> disable;
+  if (const std::string pass = bench::option(argc, argv, "disable", ""); !pass.empty()) disable.push_back(pass);
   const bench::Case c = bench::make_case(name, numbers.values,
                                          1e-3);  // a fixed batch learned to zero loss would fill moments with denormals
   auto step = bp::compile(
@@ -35,7 +37,7 @@ int main(int argc, char** argv) try {
         c.optimizer->update(bp::grad(loss, c.parameters));
         return loss;
       },
-      {.mode = bp::Mode::train, .threads = threads, .precision = numbers.precision});
+      {.mode = bp::Mode::train, .threads = threads, .precision = numbers.precision, .disable_passes = disable});
   const auto [x, t] = c.batch(0);
   const auto begin = Clock::now();
   const double loss0 = step(x, t).item();

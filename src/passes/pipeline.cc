@@ -103,8 +103,7 @@ Optimised run_pipeline(ir::Graph g, const PipelineOptions& options) {
     state.partition = fuse(state.graph, r.tied);
   });
   pipeline.pass(state, "schedule", [&] { schedule(state.graph, state.partition); });
-  if (options.remat.budget != 0)
-    pipeline.pass(state, "remat", [&] { rematerialise(state.graph, state.partition, options.remat); });
+  pipeline.pass(state, "remat", [&] { rematerialise(state.graph, state.partition, options.remat); });
   return state;
 }
 

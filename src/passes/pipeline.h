@@ -62,7 +62,8 @@ Recomputed recompute(const ir::Graph& g, const Partition& p, std::size_t worth_b
 void schedule(const ir::Graph& g,
               Partition& p);  // orders groups: states are overwritten after their last reader, memory is freed early
 // On a scheduled partition that takes more than the budget: groups of the forward pass run again where the backward
-// pass reads them, with the same bits. False: it fits as it is. Throws Error(config) naming the least possible.
+// pass reads them, with the same bits. Without a budget, what costs next to nothing does. False: nothing does. Throws
+// Error(config) naming the least possible.
 bool rematerialise(ir::Graph& g, Partition& p, const RematOptions& options);
 
 // By node: whether an output needs it.

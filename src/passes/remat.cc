@@ -263,15 +263,31 @@ class Choices {
   std::vector<Choice> tried_;
 };
 
+// A step below this peak stays in the cache: without a budget it is left as it is.
+constexpr std::size_t kLarge = 16 << 20;
+
+// Whether its peak can be that large.
+bool may_be_large(const ir::Graph& g) {
+  std::size_t bytes = 0;
+  bool backward = false;
+  for (const ir::Node& n : g.nodes) {
+    backward = backward || n.backward;
+    for (const Type& t : n.types) bytes += t.bytes();
+  }
+  return backward && bytes >= kLarge;
+}
+
 class Rematerialiser {
  public:
   Rematerialiser(const ir::Graph& g, const Partition& p, const RematOptions& options)
       : g_(g), p_(p), options_(options), model_(g, p) {}
 
-  // Nothing: it fits as it is.
+  // Nothing: the step stays as it is.
   std::optional<Rematerialised> run() {
+    if (options_.budget == 0) return thrift();
     const std::size_t budget = options_.budget, whole = options_.planned_bytes(g_, p_);
-    if (whole <= budget) return std::nullopt;
+    if (whole <= budget) return thrift();
+    if (auto r = thrift(); r && options_.planned_bytes(r->graph, r->partition) <= budget) return r;
     const Choices choices(model_);
     // The model leaves out packed weights, workspaces, inputs and gaps: what it errs by is learnt from real plans.
     double beside =
@@ -295,6 +311,28 @@ class Rematerialiser {
 
  private:
   static constexpr int kAttempts = 6;
+  // Where nobody asks for less: so much more work, by the model, is fine if it takes so much off a peak of some size.
+  // One choice is made (segments of a 16th of the peak), and that many of its moves are looked at.
+  static constexpr double kThriftCost = 0.01, kThriftGain = 0.02, kThriftSegments = 16;
+  static constexpr int kThriftTries = 64;
+
+  std::optional<Rematerialised> thrift() const {
+    const std::size_t whole = model_.outcome(Dropped(model_.groups())).peak_bytes;
+    if (whole < kLarge) return std::nullopt;
+    double work = 0, more = 0;
+    for (GroupId k = 0; k < model_.groups(); ++k) work += model_.cost(k);
+    Dropped dropped(model_.groups()), best;
+    std::size_t least = whole - static_cast<std::size_t>(kThriftGain * static_cast<double>(whole));
+    int tries = 0;
+    for (const Move& m : Chooser(model_, static_cast<double>(whole) / kThriftSegments).run()) {
+      more += m.cost;
+      if (more > kThriftCost * work || ++tries > kThriftTries) break;
+      for (GroupId k : m.groups) dropped[k] = true;
+      if (const std::size_t peak = model_.outcome(dropped).peak_bytes; peak < least) least = peak, best = dropped;
+    }
+    if (best.empty()) return std::nullopt;
+    return carried_out(best);
+  }
 
   Rematerialised carried_out(const Dropped& dropped) const {
     Rematerialised r = run_again(g_, p_, model_, dropped);
@@ -311,6 +349,7 @@ class Rematerialiser {
 }  // namespace
 
 bool rematerialise(ir::Graph& g, Partition& p, const RematOptions& options) {
+  if (options.budget == 0 && !may_be_large(g)) return false;
   std::optional<Rematerialised> r = Rematerialiser(g, p, options).run();
   if (!r) return false;
   g = std::move(r->graph);

@@ -28,6 +28,7 @@ struct Work {
   std::vector<Variable> state;  // parameters, running statistics, random states
   bool guard = true;
   DType precision = f32;
+  std::vector<std::string> disable = {};
 };
 
 template <class M> Work work(std::shared_ptr<M> model, std::function<Tensor(const M&)> loss) {
@@ -162,7 +163,12 @@ Trained train(const std::function<Work()>& make, std::size_t budget, int threads
         optimizer.update(grad(loss, optimizer.parameters()));
         return loss;
       },
-      {.mode = Mode::train, .threads = threads, .guard = w.guard, .precision = w.precision, .memory_budget = budget});
+      {.mode = Mode::train,
+       .threads = threads,
+       .guard = w.guard,
+       .precision = w.precision,
+       .disable_passes = w.disable,
+       .memory_budget = budget});
   Trained t;
   for (int i = 0; i < steps; ++i) t.results.push_back(step().buffer().clone());
   for (const Variable& v : w.state) t.results.push_back(v.get().buffer().clone());
@@ -224,6 +230,39 @@ INSTANTIATE_TEST_SUITE_P(Cases, Remat,
                                          RematCase{"lstm", recurrent, 0.9}),
                          [](const auto& test) { return test.param.name; });
 
+// Layer norms are made of what the backward pass keeps anyway, for a hundredth of the products' work.
+TEST(RematPlan, WhatCostsNextToNothingIsComputedAgainWithoutABudget) {
+  const auto make = [](bool plain) {
+    auto model = std::make_shared<nn::Sequential>();
+    for (int i = 0; i < 4; ++i)
+      model->add(nn::LayerNorm(256)).add(nn::Linear(256, 512)).add(nn::Tanh()).add(nn::Linear(512, 256));
+    Work w = work<nn::Sequential>(model, [](const nn::Sequential& m) {
+      return mean(m(uniform_numbers({2048, 256}, 1)));
+    });
+    if (plain) w.disable = {"remat"};
+    return w;
+  };
+  const Trained plain = train([&] { return make(true); }, 0, 1, 1), less = train([&] { return make(false); }, 0, 1, 1);
+  EXPECT_LE(less.info.arena_bytes + 3 * 2048 * 256 * 4, plain.info.arena_bytes);
+  EXPECT_LT(less.info.flops, 1.02 * plain.info.flops);
+  expect_same_bits(plain, less, "thrift");
+}
+
+// The weight gradient, the last to read an activation, before the input gradient, which needs as much room.
+TEST(RematPlan, ActivationsDieBeforeTheirGradientsAreMade) {
+  const Trained t = train(
+      [] {
+        auto model = std::make_shared<nn::Sequential>();
+        for (int i = 0; i < 4; ++i) model->add(nn::Linear(64, 64)).add(nn::Tanh());
+        return work<nn::Sequential>(model, [](const nn::Sequential& m) {
+          return mean(m(uniform_numbers({2048, 64}, 1)));
+        });
+      },
+      0, 1, 1);
+  // Four activations, of which the last makes place for its gradient, and that of the one before.
+  EXPECT_LT(static_cast<double>(t.info.arena_bytes), 5.5 * 2048 * 64 * 4);
+}
+
 TEST(RematPlan, AWideBudgetChangesNothing) {
   const Trained whole = train(gpt, 0, 1, 1), wide = train(gpt, whole.info.planned_peak_bytes, 1, 1);
   EXPECT_EQ(wide.info.steps, whole.info.steps);
@@ -248,12 +287,17 @@ TEST(RematPlan, GradientsDieOneByOne) {
 // Sublinear checkpointing: of n equal layers some sqrt(n) are kept, at no more than one forward pass more.
 TEST(RematPlan, AChainTakesAFractionForOneMoreForwardPass) {
   constexpr int kLayers = 64;
-  const auto chain = [] {
+  const auto make = [](bool plain) {
     auto model = std::make_shared<nn::Sequential>();
     for (int i = 0; i < kLayers; ++i) model->add(nn::Linear(16, 16)).add(nn::Tanh());
-    return work<nn::Sequential>(model, [](const nn::Sequential& m) { return mean(m(uniform_numbers({4096, 16}, 1))); });
+    Work w = work<nn::Sequential>(model, [](const nn::Sequential& m) {
+      return mean(m(uniform_numbers({4096, 16}, 1)));
+    });
+    if (plain) w.disable = {"remat"};
+    return w;
   };
-  const Trained whole = train(chain, 0, 1, 1), tight = train(chain, least_of(chain), 1, 1);
+  const auto chain = [&] { return make(false); };
+  const Trained whole = train([&] { return make(true); }, 0, 1, 1), tight = train(chain, least_of(chain), 1, 1);
   const double layer = 4096 * 16 * 4;
   EXPECT_GT(static_cast<double>(whole.info.arena_bytes), kLayers * layer);
   EXPECT_LT(static_cast<double>(tight.info.arena_bytes), 2.8 * std::sqrt(kLayers) * layer);

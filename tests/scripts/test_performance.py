@@ -46,12 +46,18 @@ class Performance(unittest.TestCase):
         growth = [dict(sizes, kind="mlp", grows="batch", factor=f, step_us=3.0 * f, planned_bytes=100 * f) for f in (1, 4)]
         case = {"step_us": 5, "one_thread_us": 9, "planned_bytes": 1 << 20,
                 "summary": self.script.summary([event("matmul 2x2x2", 0, 5, 5, 4)])}
+        memory = {"cases": [{"case": "cnn", "planned": 10 << 20, "measured": 10.1 * 2**20, "growth": 5 << 20,
+                             "torch_growth": 20 << 20}],
+                  "budgets": [{"case": "gpt", "activations": 100 << 20, "budgeted_activations": 35 << 20, "share": 0.35,
+                               "step_us": 2000, "budgeted_step_us": 2400, "time_ratio": 1.2, "same_bits": True}]}
         with tempfile.TemporaryDirectory() as folder:
-            text = self.script.page({"cases": {"tiny": case}, "growth": growth, "machine": "M"},
+            text = self.script.page({"cases": {"tiny": case}, "growth": growth, "memory": memory, "machine": "M"},
                                     {"tiny": ("jax", 31.0, 6.2)}, pathlib.Path(folder), "A note.")
             plot = (pathlib.Path(folder) / "mlp_time.svg").read_text()
         self.assertIn("| tiny | 5.0 us | 9.0 us | 1.80 | 4.0 us | 80% | flops (100% of the time) | 1.0 MiB | jax 31.0 us | 6.20 |", text)
         self.assertIn("| mlp | batch | 3.0 us | 12.0 us | 1.00 | 1.00 |", text)
+        self.assertIn("| cnn | 10.0 MiB | 10.1 MiB | +1.0% | 5.0 MiB | 20.0 MiB | 0.25 |", text)
+        self.assertIn("| gpt | 100.0 MiB | 35.0 MiB | 0.35 | 2.00 ms | 2.40 ms | 1.20 | yes |", text)
         xml.dom.minidom.parseString(plot)
         self.assertIn("polyline", plot)
 
