@@ -119,9 +119,11 @@ TEST(Profile, TheTraceParses) {
 }
 
 TEST(Profile, TheTextHoldsStepsAndSums) {
-  const std::string text = profile_of_loop(2).text();
-  for (const char* part : {"matmul 16x16x16", "5 x ", "update", "bound by", "launch", "machine's limits"})
+  const Profile p = profile_of_loop(2);
+  const std::string text = p.text();
+  for (const char* part : {"matmul 16x16x16", "5 x ", "update", "bound by", "machine's limits"})
     EXPECT_THAT(text, HasSubstr(part));
+  for (const ProfileStep& s : p.steps) EXPECT_THAT(text, HasSubstr(name_of(s.bound)));
 }
 
 TEST(Profile, LimitsAreInterpolated) {
