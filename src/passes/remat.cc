@@ -286,8 +286,10 @@ class Rematerialiser {
   std::optional<Rematerialised> run() {
     if (options_.budget == 0) return thrift();
     const std::size_t budget = options_.budget, whole = options_.planned_bytes(g_, p_);
-    if (whole <= budget) return thrift();
-    if (auto r = thrift(); r && options_.planned_bytes(r->graph, r->partition) <= budget) return r;
+    std::optional<Rematerialised> unbudgeted = thrift();
+    const std::size_t unbudgeted_bytes =
+        unbudgeted ? options_.planned_bytes(unbudgeted->graph, unbudgeted->partition) : whole;
+    if (unbudgeted_bytes <= budget) return unbudgeted;
     const Choices choices(model_);
     // The model leaves out packed weights, workspaces, inputs and gaps: what it errs by is learnt from real plans.
     double beside =
@@ -306,7 +308,7 @@ class Rematerialiser {
     fail(ErrorKind::config,
          "[compile] memory_budget: expected at least {} bytes, the least in which this step can run, got {} (without a "
          "budget it takes {})",
-         std::min(least, whole), budget, whole);
+         std::min(least, unbudgeted_bytes), budget, unbudgeted_bytes);
   }
 
  private:
