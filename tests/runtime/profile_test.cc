@@ -98,7 +98,9 @@ TEST(Profile, BoundsFollowTheShapes) {
   const Tensor x = Tensor::from<float>(std::vector<float>(1 << 18, 0.5f), {1 << 18});
   EXPECT_EQ(profile(scale, 3, x).steps.at(0).bound, Bound::bandwidth);
   EXPECT_EQ(profile(scale, 3, x).steps.at(0).bytes, 2.0 * 4 * (1 << 18));
-  EXPECT_EQ(profile(scale, 3, Tensor::from<float>({1, 2})).steps.at(0).bound, Bound::launch);
+  const Profile tiny = profile(scale, 3, Tensor::from<float>({1, 2}));
+  EXPECT_EQ(tiny.steps.at(0).bound, Bound::launch);
+  EXPECT_THAT(tiny.text(), HasSubstr("launch"));
 }
 
 TEST(Profile, TheTraceParses) {
