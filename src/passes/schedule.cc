@@ -1,6 +1,5 @@
 // The order of groups: a topological order that stays close to the recorded one, but overwrites states after their last
-// reader and runs what frees memory as soon as it can: the weight gradient that is the last to read an activation
-// before the input gradient that needs room.
+// reader and runs what frees memory as soon as it can.
 #include <algorithm>
 #include <queue>
 #include <set>
@@ -23,7 +22,6 @@ class Scheduler {
           const std::uint32_t from = producer(v);
           if (from != kNoGroup && from != k) edge(from, k);
         }
-    count_bytes();
   }
 
   // Readers of a state before the group that computes its new value. A cycle (a reader needs the new value) is found by
@@ -42,59 +40,28 @@ class Scheduler {
     }
   }
 
-  // Kahn's algorithm: among the groups that have become ready, one that only consumes (writes states), makes next to
-  // nothing or frees more than it takes first, otherwise the earliest recorded.
+  // Kahn's algorithm: among the ready groups, one that only consumes (writes states, ends lives) or makes next to
+  // nothing first, otherwise the earliest recorded.
   std::vector<std::uint32_t> order() const {
-    std::vector<std::uint32_t> waits = waits_, unread = readers_, out;
+    std::vector<std::uint32_t> waits = waits_, out;
     std::priority_queue<std::pair<std::int64_t, std::uint32_t>, std::vector<std::pair<std::int64_t, std::uint32_t>>,
                         std::greater<>>
         ready;
     for (std::uint32_t k = 0; k < waits.size(); ++k)
-      if (waits[k] == 0) ready.emplace(rank(k, unread), k);
+      if (waits[k] == 0) ready.emplace(rank(k), k);
     while (!ready.empty()) {
       const std::uint32_t k = ready.top().second;
       ready.pop();
       out.push_back(k);
-      for (std::uint32_t v : reads_[k]) --unread[v];
       for (std::uint32_t next : after_[k])
-        if (--waits[next] == 0) ready.emplace(rank(next, unread), next);
+        if (--waits[next] == 0) ready.emplace(rank(next), next);
     }
     return out;
   }
 
  private:
-  // `unread`: by value, how many readers are still to come.
-  std::int64_t rank(std::uint32_t k, const std::vector<std::uint32_t>& unread) const {
-    std::size_t freed = 0;
-    for (std::uint32_t v : reads_[k]) freed += unread[v] == 1 ? bytes_[v] : 0;
-    const bool first = after_[k].empty() || is_tiny(k) || freed > makes_[k];
-    return first ? static_cast<std::int64_t>(k) - (std::int64_t{1} << 40) : k;
-  }
-
-  // What groups leave for each other in the arena.
-  void count_bytes() {
-    std::unordered_map<ir::Value, std::uint32_t> ids;
-    const auto results = all_group_results(g_, p_);
-    reads_.resize(results.size());
-    makes_.assign(results.size(), 0);
-    for (const auto& list : results)
-      for (ir::Value v : list) {
-        ids.emplace(v, static_cast<std::uint32_t>(bytes_.size()));
-        bytes_.push_back(g_.type(v).bytes());
-      }
-    for (const ir::Output& o : g_.outputs)
-      if (const auto at = ids.find(behind_views(g_, p_, o.value)); at != ids.end()) bytes_[at->second] = 0;
-    readers_.assign(bytes_.size(), 0);
-    for (std::uint32_t k = 0; k < results.size(); ++k) {
-      for (ir::Value v : results[k]) makes_[k] += bytes_[ids.at(v)];
-      std::set<std::uint32_t> reads;
-      for (ir::NodeId n : p_.groups[k].nodes)
-        for (ir::Value v : g_.nodes[n].inputs)
-          if (const ir::Value base = behind_views(g_, p_, v); p_.group_of[base.node] != k)
-            if (const auto at = ids.find(base); at != ids.end()) reads.insert(at->second);
-      for (std::uint32_t v : reads) ++readers_[v];
-      reads_[k].assign(reads.begin(), reads.end());
-    }
+  std::int64_t rank(std::uint32_t k) const {
+    return after_[k].empty() || is_tiny(k) ? static_cast<std::int64_t>(k) - (std::int64_t{1} << 40) : k;
   }
   // What an optimizer computes once a step, for all parameters: done early, no gradient waits for it.
   bool is_tiny(std::uint32_t k) const {
@@ -118,10 +85,6 @@ class Scheduler {
   const Partition& p_;
   std::vector<std::vector<std::uint32_t>> after_;
   std::vector<std::uint32_t> waits_;
-  std::vector<std::size_t> bytes_;                 // by value that a group leaves
-  std::vector<std::uint32_t> readers_;             // by value: groups that read it
-  std::vector<std::vector<std::uint32_t>> reads_;  // by group: values
-  std::vector<std::size_t> makes_;                 // by group: bytes
   std::set<std::pair<std::uint32_t, std::uint32_t>> edges_;
 };
 
