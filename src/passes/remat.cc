@@ -264,7 +264,7 @@ class Choices {
 };
 
 // A step below this peak stays in the cache: without a budget it is left as it is.
-constexpr std::size_t kLarge = 16 << 20;
+constexpr std::size_t kWorthThrift = 16 << 20;
 
 // Whether its peak can be that large.
 bool may_be_large(const ir::Graph& g) {
@@ -274,7 +274,7 @@ bool may_be_large(const ir::Graph& g) {
     backward = backward || n.backward;
     for (const Type& t : n.types) bytes += t.bytes();
   }
-  return backward && bytes >= kLarge;
+  return backward && bytes >= kWorthThrift;
 }
 
 class Rematerialiser {
@@ -320,7 +320,7 @@ class Rematerialiser {
 
   std::optional<Rematerialised> thrift() const {
     const std::size_t whole = model_.outcome(Dropped(model_.groups())).peak_bytes;
-    if (whole < kLarge) return std::nullopt;
+    if (whole < kWorthThrift) return std::nullopt;
     double work = 0, more = 0;
     for (GroupId k = 0; k < model_.groups(); ++k) work += model_.cost(k);
     Dropped dropped(model_.groups()), best;
