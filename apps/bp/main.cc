@@ -24,7 +24,7 @@ constexpr const char* kFooter = R"(Examples:
 
 A run leaves a folder runs/NAME (NAME-2, -3, ... when it exists):
   model.safetensors       the trained model            config.toml   the configuration with all defaults
-  checkpoint.safetensors  all that --resume needs      history.csv   a row an epoch
+  checkpoints/            all that --resume needs      history.csv   a row an epoch
                                                        loss.svg      the loss curves
 Ctrl-C (or SIGTERM) finishes the step, saves and says how to resume; a second one stops at once.
 

@@ -56,7 +56,7 @@ int eval(const EvalOptions& o) {
                              : data == "train" ? train::Split::train
                                                : train::Split::validation;
   const train::Metrics m = train::evaluate_run(c, o.run, split);
-  fmt::print("{}: {}  ({} samples)\n", data, text_of(m, c.task), m.samples);
+  print_metrics(data, m, c.task);
   return kOk;
 }
 

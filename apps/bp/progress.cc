@@ -32,6 +32,25 @@ std::string text_of(const train::Metrics& m, train::Task task) {
   return fmt::format("loss {:.5g}  mae {:.5g}  rmse {:.5g}  R2 {:.4f}", m.loss, m.mae, m.rmse, m.r2);
 }
 
+std::string details_of(const train::Metrics& m) {
+  std::string text;
+  const auto add = [&text](const char* name, double value) {
+    if (!std::isnan(value)) text += fmt::format("{}{} {:.4f}", text.empty() ? "" : "  ", name, value);
+  };
+  add("precision", m.precision);
+  add("recall", m.recall);
+  add("F1", m.f1);
+  add("top k", m.top_k);
+  add("AUC", m.auc);
+  add("perplexity", m.perplexity);
+  return text;
+}
+
+void print_metrics(const std::string& data, const train::Metrics& m, train::Task task) {
+  const std::string details = details_of(m);
+  fmt::print("{}: {}  ({} samples)\n", data, text_of(m, task) + (details.empty() ? "" : "  ") + details, m.samples);
+}
+
 std::string duration(double seconds) {
   const auto s = std::lround(std::clamp(seconds, 0.0, 1e9));
   if (s < 3600) return fmt::format("{}:{:02}", s / 60, s % 60);
@@ -62,6 +81,11 @@ void ProgressBar::step(const train::Progress& p) {
            right;
   std::fprintf(stderr, "\r\033[K%s", line.substr(0, room).c_str());
   drawn_ = true;
+}
+
+void ProgressBar::note(const std::string& line) {
+  clear();
+  std::fprintf(stderr, "%s\n", line.c_str());
 }
 
 void ProgressBar::epoch(const train::Epoch& e, std::int64_t epochs) {

@@ -45,7 +45,7 @@ void conclude(const train::Report& report, const train::Config& c, const TrainOp
   }
   if (r.stop != train::Stop::epochs && !o.quiet)
     fmt::print(stderr, "stopped after {} epochs: {}\n", r.history.size(), train::name_of(r.stop));
-  if (report.test) fmt::print("test: {}  ({} samples)\n", text_of(*report.test, c.task), report.test->samples);
+  if (report.test) print_metrics("test", *report.test, c.task);
   fmt::print("{}: model.safetensors, history.csv, loss.svg\n", report.folder);
 }
 
@@ -67,6 +67,7 @@ int train(const TrainOptions& o) {
     if (!o.quiet) hooks.on_begin = announce;
     hooks.on_step = [&](const train::Progress& p) { bar.step(p); };
     hooks.on_epoch = [&](const train::Epoch& e) { bar.epoch(e, c.train.epochs); };
+    hooks.on_warning = [&](const std::string& message) { bar.note("warning: " + message); };
     hooks.interrupted = [] { return g_stop != 0; };
     report = o.resume.empty() ? train_run(c, o.out.empty() ? "runs/" + c.name : o.out, hooks)
                               : resume_run(c, o.resume, hooks);

@@ -42,11 +42,11 @@ void save_state(const std::string& path, const M& model, const optim::Optimizer*
   detail::save_state(path, nn::state(model), optimizer, metadata, layout);
 }
 
-// Reads a file of save_state into the model (and the optimizer unless it is null: without one the "optim." entries are
-// passed over). Returns the metadata. Everything is checked before anything is assigned: on Error(state), which lists
-// the names that are missing, unexpected, or of another shape or dtype, the model is as it was.
-// A file without "bp.layout" was written by PyTorch: its weights are transposed, "num_batches_tracked" is passed over,
-// and random states, which it does not have, keep their values.
+// Reads a file of save_state into the model (and the optimizer unless it is null: without one the "optim." entries and
+// the "train." ones of a Trainer are passed over). Returns the metadata. Everything is checked before anything is
+// assigned: on Error(state), which lists the names that are missing, unexpected, or of another shape or dtype, the
+// model is as it was. A file without "bp.layout" was written by PyTorch: its weights are transposed,
+// "num_batches_tracked" is passed over, and random states, which it does not have, keep their values.
 template <nn::Module M>
 Metadata load_state(const std::string& path, M& model, const optim::Optimizer* optimizer = nullptr,
                     const LoadOptions& options = {}) {

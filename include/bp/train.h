@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "bp/array.h"
@@ -18,6 +19,7 @@
 #include "bp/compile.h"
 #include "bp/data.h"
 #include "bp/error.h"
+#include "bp/metrics.h"
 #include "bp/nn.h"
 #include "bp/optim.h"
 #include "bp/schedule.h"
@@ -37,16 +39,26 @@ enum class Task {
   regression       // values; targets of the same shape
 };
 
-// Exact over all samples seen, whatever the sizes of the batches. NaN where the task has no such metric.
+// Exact over all samples seen, whatever the sizes of the batches. NaN where the task has no such metric. Those of
+// training batches are loss, accuracy, mae, rmse and r2; evaluation makes them all (bp/metrics.h).
 struct Metrics {
   std::int64_t samples = 0;
-  double loss = std::numeric_limits<double>::quiet_NaN();  // mean over samples of their batch's loss
+  double loss = metrics::kNone;  // mean over samples of their batch's loss
   // classification: share of argmax(output) == target; binary: of (output > 0) == (target > 0.5).
-  double accuracy = std::numeric_limits<double>::quiet_NaN();
-  double mae = std::numeric_limits<double>::quiet_NaN();   // regression: mean |y - t| over elements
-  double rmse = std::numeric_limits<double>::quiet_NaN();  // sqrt of the mean of (y - t)^2
-  double r2 = std::numeric_limits<double>::quiet_NaN();    // 1 - sum (y - t)^2 / sum (t - mean t)^2
+  double accuracy = metrics::kNone;
+  double mae = metrics::kNone;    // regression: mean |y - t| over elements
+  double rmse = metrics::kNone;   // sqrt of the mean of (y - t)^2
+  double r2 = metrics::kNone;     // 1 - sum (y - t)^2 / sum (t - mean t)^2
+  double top_k = metrics::kNone;  // classification, where Options::top_k asks: targets among the k best
+  // classification: means over classes; binary: of the positive label.
+  double precision = metrics::kNone, recall = metrics::kNone, f1 = metrics::kNone;
+  double auc = metrics::kNone;         // binary: area under the ROC curve
+  double perplexity = metrics::kNone;  // classification: exp(loss), meant for cross-entropy
 };
+// By name: "loss", "accuracy", ..., "perplexity". Throws Error(value) naming those there are.
+double metric(const Metrics& metrics, std::string_view name);
+// Whether larger values of it are better.
+bool larger_is_better(std::string_view name);
 
 // After a batch of training.
 struct Progress {
@@ -68,8 +80,50 @@ struct Epoch {
   double seconds = 0;  // of training, without validation
 };
 
-enum class Stop { epochs, early_stopping, converged, interrupted };
+enum class Stop { epochs, early_stopping, converged, interrupted, max_steps, max_seconds, target };
 const char* name_of(Stop stop) noexcept;  // "epochs", "early stopping", ...
+
+struct Result {
+  Stop stop = Stop::epochs;
+  std::vector<Epoch> history;  // with the epochs of the run that was resumed
+  std::int64_t steps = 0;      // updates
+  int rollbacks = 0;
+};
+
+// Something that follows a run, as a logger does. All members may stay as they are; they are called by the thread that
+// trains. What a callback throws ends fit(); the last checkpoint stays.
+class Callback {
+ public:
+  virtual ~Callback() = default;
+  virtual void on_begin(const std::vector<Epoch>& /*history*/) {}  // of a resumed run: its epochs so far
+  virtual void on_step(const Progress&) {}
+  virtual void on_epoch(const Epoch&) {}  // before the epoch's checkpoint
+  virtual void on_checkpoint(const std::string& /*path*/) {}
+  virtual void on_warning(const std::string& /*message*/) {}
+  virtual void on_end(const Result&) {}
+  // Asked after each step: true stops as an interruption does, saving first.
+  virtual bool wants_to_stop() { return false; }
+  // What a resumed run must find again, kept in checkpoints under name(); empty: nothing.
+  virtual std::string name() const { return {}; }
+  virtual std::string state() const { return {}; }
+  virtual void restore(const std::string& /*state*/) {}
+};
+
+// Where and when the whole state of training is kept: files FOLDER/step-NNNNNNNNN.safetensors, each written whole or
+// not at all, with a checksum. The newest is only deleted once newer ones are safely on the disk. One that cannot be
+// written is a warning, and the run goes on: the older ones stay.
+struct CheckpointOptions {
+  std::string folder = {};       // empty: nowhere
+  std::int64_t every_steps = 0;  // besides after each epoch and on an interruption; 0: no
+  double every_seconds = 300;    // the same, by the clock; 0: no
+  int keep_last = 2;             // so many newest ones, 1 or more
+  int keep_best = 0;             // and those of so many best epochs
+};
+
+// The newest checkpoint of a folder that is whole (its checksum is right); what is passed over on the way is told
+// through `skipped`. Empty when there is none.
+std::string newest_checkpoint(const std::string& folder,
+                              const std::function<void(const std::string& reason)>& skipped = {});
 
 struct Options {
   std::int64_t epochs = 10;
@@ -77,34 +131,62 @@ struct Options {
   int threads = 0;                // as CompileOptions
   DType precision = f32;          // of training steps, as CompileOptions; evaluation is in f32
   std::size_t memory_budget = 0;  // of training steps, as CompileOptions
-  // The rate of a step (or of an epoch), counted from 0; empty: the optimizer's own. The optimizer's lr is set before
-  // each step.
+  std::int64_t top_k = 0;         // of Metrics::top_k; 0: none
+
+  // Batches whose gradients are averaged before an update: an update of `accumulate` batches of b rows is one of a
+  // batch of accumulate * b rows (but for batch norm, which sees b), in the memory of b. The last update of an epoch
+  // takes what is left.
+  std::int64_t accumulate = 1;
+
+  // The rate of an update (or of an epoch), counted from 0; empty: the optimizer's own. The optimizer's lr is set
+  // before each update.
   Schedule schedule = {};
   bool schedule_by_epoch = false;
-  // Watches the validation loss (the training loss without validation). Not together with a schedule.
+  // Watches as `watch` says. Not together with a schedule.
   std::optional<ReduceOnPlateauOptions> reduce_on_plateau = {};
-  // Stops when the watched loss has not fallen by more than min_delta for `patience` epochs; 0: never.
+
+  // The metric that decides what is best, when to stop early and when to reduce the rate: of validation, or of training
+  // without validation.
+  std::string watch = "loss";
+  // Stops when the watched metric has not become better by more than min_delta for `patience` epochs; 0: never.
   std::int64_t patience = 0;
   double min_delta = 0;
   // Stops when the training loss changed by less than tolerance * |loss| from one epoch to the next; 0: never.
   double tolerance = 0;
+  std::optional<double> target = {};  // stops at the end of an epoch whose watched metric is as good as this
+  std::int64_t max_steps = 0;         // stops after so many updates, also within an epoch; 0: never
+  double max_seconds = 0;             // stops after so many seconds of training and validation, all resumes together
+
+  // The model after fit() is an average of the weights that training goes through; it continues from its own.
+  // Exponential, which validation and best_model see too: a += (1 - d) (w - a) after each update t = 1, 2, ..., where
+  // d = min(ema, (1 + t) / (10 + t)); 0: none. Polyak and Juditsky 1992.
+  double ema = 0;
+  // Stochastic weight averaging: the mean over the weights after each epoch from this one on (counted from 1), with
+  // running statistics taken anew at the end, in two or more passes over training data; 0: none. Validation and
+  // best_model see the weights themselves. Izmailov et al., UAI 2018. Not together with ema.
+  std::int64_t swa_from = 0;
+
   // Also stops at a gradient that is NaN or infinite under a finite loss (as sqrt(0) gives), before it reaches the
   // parameters, and names the operation. Costs a pass over the gradients.
   bool check_gradients = false;
-  // Where to keep the whole state of training after each epoch and on an interruption; empty: nowhere.
-  std::string checkpoint = {};
-  // The parameters of the epoch with the best validation (training) loss; empty: nowhere.
-  std::string best_model = {};
-  Metadata metadata = {};  // goes into both files
-  std::function<void(const Progress&)> on_step = {};
-  std::function<void(const Epoch&)> on_epoch = {};  // after the checkpoint was written
-  std::function<bool()> interrupted = {};           // asked after each step: true stops, saving first
-};
+  // Diverged is a loss (of a batch) above this, too.
+  double max_loss = std::numeric_limits<double>::infinity();
+  // How often a run that diverged goes back to where it was last kept (in memory: at the begin, after each epoch and
+  // each checkpoint.every_steps), and on with rollback_factor times the rate, instead of stopping. Checkpoints then are
+  // not written by the clock, so that a resumed run goes back to the same places.
+  int rollbacks = 0;
+  double rollback_factor = 0.5;
 
-struct Result {
-  Stop stop = Stop::epochs;
-  std::vector<Epoch> history;  // with the epochs of the run that was resumed
-  std::int64_t steps = 0;
+  CheckpointOptions checkpoint = {};
+  // The parameters of the epoch with the best watched metric; empty: nowhere.
+  std::string best_model = {};
+  Metadata metadata = {};  // goes into all these files
+
+  std::function<void(const Progress&)> on_step = {};
+  std::function<void(const Epoch&)> on_epoch = {};  // before the epoch's checkpoint
+  std::function<void(const std::string&)> on_warning = {};
+  std::function<bool()> interrupted = {};  // asked after each update: true stops, saving first
+  std::vector<std::shared_ptr<Callback>> callbacks = {};
 };
 
 using Forward = std::function<Tensor(const Tensor&)>;
@@ -121,7 +203,8 @@ class Trainer {
   ~Trainer();
 
   // Trains from the parameters as they are; after resume() or an interruption it goes on with that run instead.
-  // A loss (or, at the end of an epoch, a parameter) that is NaN or infinite stops with Error(diverged): the message
+  // A loss (or, at the end of an epoch, a parameter) that is NaN or infinite stops with Error(diverged), unless
+  // Options::rollbacks are left: the message
   // names the first operation and layer that made it; after such a loss model and optimizer are as they were before
   // the step, and the checkpoint is that of the last good epoch. Labels of an ArrayDataset are checked before the first
   // step: Error(value) names the row.
@@ -130,12 +213,15 @@ class Trainer {
   // Metrics of the model in evaluation mode, over the loader's first epoch, whatever it handed out before. Give it a
   // loader that does not drop the last batch.
   Metrics evaluate(data::DataLoader& loader);
+  // The same, also counting which class was taken for which; Error(value) unless the task is classification.
+  Metrics evaluate(data::DataLoader& loader, metrics::ConfusionMatrix& confusion);
 
-  // Goes on where the checkpoint was written, also in the middle of an epoch: model, optimizer, schedule, counters and,
-  // at the next fit(), the loader's place. The run ends bit for bit as one that was never stopped (same binary, thread
-  // count and instruction set). Throws Error(state) when the file does not fit, Error(format) when it is not the
-  // checkpoint of a Trainer.
-  void resume(const std::string& checkpoint);
+  // Goes on where the checkpoint was written, also in the middle of an epoch: model, optimizer, averages, schedule,
+  // counters and, at the next fit(), the loader's place. `path` is a file, or a folder, whose newest_checkpoint() is
+  // taken. The run ends bit for bit as one that was never stopped (same binary, thread count and instruction set).
+  // Returns the file. Throws Error(state) when it does not fit, Error(format) when it is damaged or not the checkpoint
+  // of a Trainer, Error(io) when the folder has none.
+  std::string resume(const std::string& path);
 
   // The epochs of the run so far.
   const std::vector<Epoch>& history() const noexcept;

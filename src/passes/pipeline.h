@@ -22,7 +22,7 @@ struct RematOptions {
 };
 
 struct PipelineOptions {
-  std::vector<std::string> disable;          // of pass_names()
+  std::vector<std::string> disable = {};     // of pass_names()
   DType precision = DType::f32;              // bf16: products of f32 values read bf16
   std::size_t recompute_bytes = 128 * 1024;  // smaller values stay in cache: no loop computes them again
   bool keep_text = false;                    // records the graph after each pass for explain()

@@ -110,8 +110,8 @@ class Loader {
   Metadata finish(bool with_optimizer) {
     std::vector<std::string> unexpected;
     for (const auto& [name, value] : file_.tensors) {
-      const bool passed_over =
-          (!with_optimizer && name.starts_with("optim.")) || (foreign_ && name.ends_with("num_batches_tracked"));
+      const bool passed_over = (!with_optimizer && (name.starts_with("optim.") || name.starts_with("train."))) ||
+                               (foreign_ && name.ends_with("num_batches_tracked"));
       if (!passed_over && !known_.contains(name)) unexpected.push_back(name);
     }
     std::string problems;

@@ -178,11 +178,35 @@ void read_schedule(Config& c) {
   const bool has_length = find_key("schedule", s.type(), "steps") != nullptr;
   const Node* given = has_length ? s.value("steps") : nullptr;
   const std::int64_t length = given == nullptr ? 0 : given->integer;
-  c.schedule = [=, epochs = c.train.epochs, by_epoch = c.schedule_by_epoch](std::int64_t batches) {
-    const std::int64_t whole = (by_epoch ? epochs : epochs * batches) - warmup;
+  c.schedule = [=, epochs = c.train.epochs, by_epoch = c.schedule_by_epoch](std::int64_t updates) {
+    const std::int64_t whole = (by_epoch ? epochs : epochs * updates) - warmup;
     const Schedule after = make(length > 0 ? length : std::max<std::int64_t>(1, whole));
     return warmup > 0 ? schedule::warmup(after, warmup, start) : after;
   };
+}
+
+void read_limits(Section& s, Options& o) {
+  o.watch = s.text("watch");
+  o.top_k = s.integer("top_k");
+  if (s.has("target")) o.target = s.number("target");
+  o.max_steps = s.integer("max_steps");
+  o.max_seconds = s.number("max_seconds");
+  if (s.has("max_loss")) o.max_loss = s.number("max_loss");
+  o.rollbacks = static_cast<int>(s.integer("rollbacks"));
+  o.rollback_factor = s.number("rollback_factor");
+  o.checkpoint.every_steps = s.integer("checkpoint_steps");
+  o.checkpoint.every_seconds = s.number("checkpoint_seconds");
+  o.checkpoint.keep_last = static_cast<int>(s.integer("keep_checkpoints"));
+  o.checkpoint.keep_best = static_cast<int>(s.integer("keep_best_checkpoints"));
+}
+
+void read_averages(Section& s, const Config& c, Options& o) {
+  o.accumulate = s.integer("accumulate");
+  o.ema = s.number("ema");
+  o.swa_from = s.integer("swa_from");
+  if (o.swa_from > 0 && o.ema > 0) s.wrong("swa_from", "ema averages too: give one of them");
+  if (o.swa_from > 0 && c.keep_best) s.wrong("swa_from", "the average is not of one epoch: needs keep = \"last\"");
+  if (o.swa_from > o.epochs) s.wrong("swa_from", fmt::format("there are only {} epochs", o.epochs));
 }
 
 void read_training(Config& c) {
@@ -201,6 +225,8 @@ void read_training(Config& c) {
   if (c.train.precision == bf16 && c.dtype == f64) s.wrong("precision", "bf16 belongs to dtype f32, and dtype is f64");
   c.train.memory_budget = s.bytes("memory_budget");
   c.train.task = c.task;
+  read_limits(s, c.train);
+  read_averages(s, c, c.train);
 }
 
 }  // namespace

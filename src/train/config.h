@@ -56,14 +56,14 @@ struct Config {
   Loss loss;
   double lr = 0;
   std::function<std::unique_ptr<optim::Optimizer>(std::span<const Variable>)> optimizer;
-  // For an epoch of so many batches; empty when the rate stays.
-  std::function<Schedule(std::int64_t batches)> schedule;
+  // For an epoch of so many updates; empty when the rate stays.
+  std::function<Schedule(std::int64_t updates)> schedule;
   std::optional<ReduceOnPlateauOptions> plateau;
   bool schedule_by_epoch = false;
   std::int64_t batch = 32, eval_batch = 32;
   bool shuffle = true;
   bool keep_best = false;
-  Options train;  // epochs, patience, min_delta, tolerance, threads
+  Options train;  // what [train] says, but for paths
 
   // The model with its first values, which depend on the seed alone.
   nn::Sequential make_model(DType as) const;

@@ -10,6 +10,8 @@
 #include "base/error.h"
 #include "bp/io.h"
 #include "bp/ops.h"
+#include "train/checkpoints.h"
+#include "train/metrics.h"
 
 namespace bp::train {
 
@@ -19,27 +21,20 @@ namespace fs = std::filesystem;
 
 std::string in(const std::string& folder, const char* file) { return (fs::path(folder) / file).string(); }
 
-std::vector<std::string> history_columns(Task task, bool validation) {
-  std::vector<std::string> metrics{"loss"}, columns{"epoch", "lr"};
-  if (task == Task::regression) {
-    metrics.insert(metrics.end(), {"mae", "rmse", "r2"});
-  } else {
-    metrics.emplace_back("accuracy");
-  }
-  for (const char* part : {"train_", "validation_"})
-    if (part[0] == 't' || validation)
-      for (const std::string& m : metrics) columns.push_back(part + m);
-  columns.insert(columns.end(), {"seconds", "samples_per_second"});
-  return columns;
+// "train_loss", "validation_f1": the metrics that are made of training batches, and all that evaluation makes.
+std::vector<std::string> history_metrics(const Config& c, bool evaluated) {
+  std::vector<std::string> names = metric_names(c.task, evaluated);
+  if (c.train.top_k == 0) std::erase(names, "top_k");
+  return names;
 }
 
-void append_metrics(std::vector<double>& row, const Metrics& m, Task task) {
-  row.push_back(m.loss);
-  if (task == Task::regression) {
-    row.insert(row.end(), {m.mae, m.rmse, m.r2});
-  } else {
-    row.push_back(m.accuracy);
-  }
+std::vector<std::string> history_columns(const Config& c, bool validation) {
+  std::vector<std::string> columns{"epoch", "lr"};
+  for (const std::string& m : history_metrics(c, false)) columns.push_back("train_" + m);
+  if (validation)
+    for (const std::string& m : history_metrics(c, true)) columns.push_back("validation_" + m);
+  columns.insert(columns.end(), {"seconds", "samples_per_second"});
+  return columns;
 }
 
 // history.csv and loss.svg, written anew from the history that a resumed run brings along.
@@ -48,9 +43,10 @@ class Records {
   Records(const std::string& folder, const Config& c, bool validation, const std::vector<Epoch>& so_far)
       : chart_(in(folder, "loss.svg")),
         title_(c.name),
-        task_(c.task),
+        train_metrics_(history_metrics(c, false)),
+        validation_metrics_(history_metrics(c, true)),
         validation_(validation),
-        csv_(in(folder, "history.csv"), history_columns(c.task, validation)) {
+        csv_(in(folder, "history.csv"), history_columns(c, validation)) {
     for (const Epoch& e : so_far) append(e);
     if (!so_far.empty()) draw();
   }
@@ -62,8 +58,9 @@ class Records {
  private:
   void append(const Epoch& e) {
     std::vector<double> row{static_cast<double>(e.epoch), e.lr};
-    append_metrics(row, e.train, task_);
-    if (validation_) append_metrics(row, e.validation.value_or(Metrics{}), task_);
+    for (const std::string& m : train_metrics_) row.push_back(metric(e.train, m));
+    if (validation_)
+      for (const std::string& m : validation_metrics_) row.push_back(metric(e.validation.value_or(Metrics{}), m));
     row.push_back(e.seconds);
     row.push_back(e.seconds > 0 ? static_cast<double>(e.train.samples) / e.seconds : 0);
     csv_.append(row);
@@ -80,7 +77,7 @@ class Records {
     io::write_line_chart(chart_, series, {.title = title_, .x_label = "epoch", .y_label = "loss"});
   }
   std::string chart_, title_;
-  Task task_;
+  std::vector<std::string> train_metrics_, validation_metrics_;
   bool validation_;
   io::HistoryWriter csv_;
   io::Series train_{"training", {}, {}}, held_out_{"validation", {}, {}};
@@ -111,10 +108,10 @@ data::DataLoader evaluation_loader(const Config& c, const SourcePtr& set) {
 
 Options options_of(const Config& c, const std::string& folder, std::int64_t batches) {
   Options o = c.train;
-  if (c.schedule) o.schedule = c.schedule(batches);
+  if (c.schedule) o.schedule = c.schedule((batches + o.accumulate - 1) / o.accumulate);
   o.schedule_by_epoch = c.schedule_by_epoch;
   o.reduce_on_plateau = c.plateau;
-  o.checkpoint = in(folder, "checkpoint.safetensors");
+  o.checkpoint.folder = in(folder, "checkpoints");
   if (c.keep_best) o.best_model = in(folder, "model.safetensors");
   o.metadata = {{"config", to_toml(c.root)}};
   return o;
@@ -137,13 +134,14 @@ Report run(const Config& c, const Datasets& sets, const std::string& folder, boo
   Options options = options_of(c, folder, loader.batches());
   std::optional<Records> records;
   options.on_step = hooks.on_step;
+  options.on_warning = hooks.on_warning;
   options.interrupted = hooks.interrupted;
   options.on_epoch = [&](const Epoch& e) {
     records->add(e);
     if (hooks.on_epoch) hooks.on_epoch(e);
   };
   Trainer trainer(model, c.loss, *optimizer, options);
-  if (resume) trainer.resume(in(folder, "checkpoint.safetensors"));
+  if (resume) trainer.resume(options.checkpoint.folder);
   io::write_file(in(folder, "config.toml"), to_toml(c.root));
   records.emplace(folder, c, validation.has_value(), trainer.history());
   if (hooks.on_begin) {
@@ -195,18 +193,18 @@ Report train_run(Config config, const std::string& wanted, const Hooks& hooks) {
   return run(config, sets, make_run_folder(wanted), false, hooks);
 }
 
+// A run that was killed before its first checkpoint begins anew: its first values depend on the seed alone.
 Report resume_run(Config config, const std::string& folder, const Hooks& hooks) {
-  const std::string checkpoint = in(folder, "checkpoint.safetensors");
-  if (!fs::exists(checkpoint))
-    fail(ErrorKind::io, "{}: nothing to resume: the run stopped before its first checkpoint", folder);
+  const bool began = has_checkpoints(in(folder, "checkpoints"));
   const Datasets sets = load_datasets(config);
-  return run(config, sets, folder, true, hooks);
+  return run(config, sets, folder, began, hooks);
 }
 
 nn::Sequential load_model(const Config& config, const std::string& run) {
   nn::Sequential model = config.make_model();
   std::string file = in(run, "model.safetensors");
-  if (!fs::exists(file)) file = in(run, "checkpoint.safetensors");
+  if (!fs::exists(file)) file = newest_checkpoint(in(run, "checkpoints"));
+  if (file.empty()) fail(ErrorKind::io, "{}: has neither model.safetensors nor a checkpoint that is whole", run);
   load_state(file, model);
   return model;
 }

@@ -1,7 +1,7 @@
 // A run from a configuration to the files it leaves: training, evaluation, prediction. The program bp calls it.
 //   RUN/config.toml             the effective configuration
 //   RUN/model.safetensors       the model
-//   RUN/checkpoint.safetensors  the whole state of training, to resume
+//   RUN/checkpoints/            the whole state of training, to resume
 //   RUN/history.csv, loss.svg   a row an epoch, and the curves
 #pragma once
 
@@ -23,6 +23,7 @@ struct Hooks {
   std::function<void(const std::string& folder, const Config&, const Datasets&, const ExecutableInfo&)> on_begin = {};
   std::function<void(const Progress&)> on_step = {};
   std::function<void(const Epoch&)> on_epoch = {};
+  std::function<void(const std::string&)> on_warning = {};
   std::function<bool()> interrupted = {};
 };
 struct Report {

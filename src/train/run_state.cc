@@ -11,14 +11,21 @@ namespace bp::train {
 
 namespace {
 
-constexpr std::string_view kHeader = "bp.run 1";
+constexpr std::string_view kHeader = "bp.run 2";
+constexpr double Metrics::*kValues[] = {&Metrics::loss, &Metrics::accuracy, &Metrics::mae,       &Metrics::rmse,
+                                        &Metrics::r2,   &Metrics::top_k,    &Metrics::precision, &Metrics::recall,
+                                        &Metrics::f1,   &Metrics::auc,      &Metrics::perplexity};
 
 class Writer {
  public:
   explicit Writer(std::string& out) : out_(out) {}
   Writer& operator()(std::int64_t n) { return put(fmt::format("{}", n)); }
   Writer& operator()(double x) { return put(fmt::format("{}", x)); }
-  Writer& operator()(const Metrics& m) { return (*this)(m.samples)(m.loss)(m.accuracy)(m.mae)(m.rmse)(m.r2); }
+  Writer& operator()(const Metrics& m) {
+    (*this)(m.samples);
+    for (double Metrics::*x : kValues) (*this)(m.*x);
+    return *this;
+  }
   ~Writer() { out_ += '\n'; }
 
  private:
@@ -64,7 +71,7 @@ class Reader {
   Metrics metrics() {
     Metrics m;
     m.samples = integer();
-    for (double* x : {&m.loss, &m.accuracy, &m.mae, &m.rmse, &m.r2}) *x = number();
+    for (double Metrics::*x : kValues) m.*x = number();
     return m;
   }
 
@@ -89,7 +96,8 @@ class Reader {
 std::string encode(const Run& run) {
   std::string out(kHeader);
   out += '\n';
-  Writer{out}(run.epoch)(run.batch)(run.step)(run.bad_epochs)(run.best)(run.seconds)(run.lr);
+  Writer{out}(run.epoch)(run.batch)(run.step)(run.bad_epochs)(run.rollbacks)(run.averaged);
+  Writer{out}(run.best)(run.seconds)(run.elapsed)(run.lr)(run.rate_scale);
   Writer{out}(run.loader.epoch)(run.loader.batch)(run.rows)(run.batch_size);
   {
     Writer line(out);
@@ -99,6 +107,11 @@ std::string encode(const Run& run) {
     Writer line(out);
     line(static_cast<std::int64_t>(run.plateau.size()));
     for (const double x : run.plateau) line(x);
+  }
+  {
+    Writer line(out);
+    line(static_cast<std::int64_t>(run.best_steps.size()));
+    for (const auto& [step, watched] : run.best_steps) line(step)(watched);
   }
   Writer{out}(static_cast<std::int64_t>(run.history.size()));
   for (const Epoch& e : run.history) {
@@ -113,14 +126,20 @@ Run decode(const std::string& text, const std::string& where) {
   Reader in(text, where);
   in.header();
   Run run;
-  for (std::int64_t* n : {&run.epoch, &run.batch, &run.step, &run.bad_epochs}) *n = in.integer();
-  for (double* x : {&run.best, &run.seconds, &run.lr}) *x = in.number();
+  for (std::int64_t* n : {&run.epoch, &run.batch, &run.step, &run.bad_epochs, &run.rollbacks, &run.averaged})
+    *n = in.integer();
+  for (double* x : {&run.best, &run.seconds, &run.elapsed, &run.lr, &run.rate_scale}) *x = in.number();
   for (std::int64_t* n : {&run.loader.epoch, &run.loader.batch, &run.rows, &run.batch_size}) *n = in.integer();
   std::array<double, Sums::kCount> sums{};
   for (double& x : sums) x = in.number();
   run.sums = Sums::of(sums);
   run.plateau.resize(static_cast<std::size_t>(in.count()));
   for (double& x : run.plateau) x = in.number();
+  run.best_steps.resize(static_cast<std::size_t>(in.count()));
+  for (auto& [step, watched] : run.best_steps) {
+    step = in.integer();
+    watched = in.number();
+  }
   const std::int64_t epochs = in.count();
   for (std::int64_t i = 0; i < epochs; ++i) {
     Epoch e;

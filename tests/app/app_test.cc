@@ -137,7 +137,7 @@ TEST_F(App, TrainsEvaluatesAndPredicts) {
   EXPECT_THAT(train.out, HasSubstr("test: loss"));
   EXPECT_THAT(train.err, HasSubstr("epoch 12/12"));
   EXPECT_EQ(train.err.find('\r'), std::string::npos) << "a bar where there is no terminal";
-  for (const char* file : {"model.safetensors", "checkpoint.safetensors", "config.toml", "history.csv", "loss.svg"})
+  for (const char* file : {"model.safetensors", "checkpoints", "config.toml", "history.csv", "loss.svg"})
     EXPECT_TRUE(fs::exists(at(std::string("runs/net/") + file))) << file;
   EXPECT_EQ(losses("runs/net").size(), 13u);
 
@@ -237,12 +237,12 @@ TEST_F(App, AnInterruptedRunGoesOnAsIfNothingHadHappened) {
 
 TEST_F(App, AFullDiskIsToldAndTheOlderCheckpointStays) {
   ASSERT_EQ(bp({"train", "net.toml", "--out", "run", "--set", "train.epochs=2"}).code, 0);
-  const std::string before = read(at("run/checkpoint.safetensors"));
+  const std::string newest = at("run/checkpoints/step-000000024.safetensors"), before = read(newest);
   ASSERT_GT(before.size(), 3000u);
   const Outcome full = finish(start({"train", "--resume", "run", "--set", "train.epochs=3"}, 3000));
-  EXPECT_EQ(full.code, 4) << full.err;
-  EXPECT_THAT(full.err, HasSubstr("run/"));
-  EXPECT_EQ(read(at("run/checkpoint.safetensors")), before);
+  EXPECT_EQ(full.code, 0) << full.err;  // the model itself is smaller
+  EXPECT_THAT(full.err, HasSubstr("could not be written"));
+  EXPECT_EQ(read(newest), before);
   const Outcome later = bp({"train", "--resume", "run", "--set", "train.epochs=3"});
   EXPECT_EQ(later.code, 0) << later.err;
   EXPECT_EQ(losses("run").size(), 4u);
@@ -289,14 +289,48 @@ TEST_F(App, MistakesHaveExitCodes) {
   EXPECT_FALSE(fs::exists(at("runs"))) << "a mistake left a folder behind";
 }
 
-TEST_F(App, ATruncatedModelIsRefused) {
-  ASSERT_EQ(bp({"train", "net.toml", "--out", "run", "-q", "--set", "train.epochs=1"}).code, 0);
-  for (const char* file : {"model.safetensors", "checkpoint.safetensors"})
-    fs::resize_file(at(std::string("run/") + file), 100);
+TEST_F(App, ATruncatedModelIsRefusedAndATornCheckpointPassedOver) {
+  ASSERT_EQ(bp({"train", "net.toml", "--out", "run", "-q", "--set", "train.epochs=2"}).code, 0);
+  fs::resize_file(at("run/model.safetensors"), 100);
   EXPECT_EQ(bp({"eval", "run"}).code, 5);
-  const Outcome resume = bp({"train", "--resume", "run"});
-  EXPECT_EQ(resume.code, 5);
-  EXPECT_THAT(resume.err, HasSubstr("checkpoint.safetensors"));
+  fs::resize_file(at("run/checkpoints/step-000000024.safetensors"), 100);
+  const Outcome older = bp({"train", "--resume", "run"});
+  EXPECT_EQ(older.code, 0) << older.err;
+  EXPECT_THAT(older.err, HasSubstr("passed over"));
+  for (const auto& file : fs::directory_iterator(at("run/checkpoints"))) fs::resize_file(file.path(), 100);
+  const Outcome none = bp({"train", "--resume", "run"});
+  EXPECT_EQ(none.code, 5);
+  EXPECT_THAT(none.err, HasSubstr("run/checkpoints"));
+}
+
+// Killed before its first checkpoint, a run begins anew.
+TEST_F(App, ARunWithoutCheckpointsBeginsAnew) {
+  ASSERT_EQ(bp({"train", "net.toml", "--out", "run", "-q", "--set", "train.epochs=2"}).code, 0);
+  const std::string model = read(at("run/model.safetensors"));
+  for (const char* lost : {"checkpoints", "model.safetensors", "history.csv"})
+    fs::remove_all(at("run/" + std::string(lost)));
+  const Outcome again = bp({"train", "--resume", "run", "-q"});
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_EQ(read(at("run/model.safetensors")), model);
+}
+
+TEST_F(App, AveragesLimitsAndRollbacksFromTheFile) {
+  const Outcome o = bp({"train", "net.toml",           "--out", "run",
+                        "--set", "train.accumulate=2", "--set", "train.ema=0.9",
+                        "--set", "train.max_steps=20", "--set", "train.rollbacks=2",
+                        "--set", "train.top_k=1",      "--set", "train.watch=f1",
+                        "--set", "train.keep=best",    "--set", "train.keep_best_checkpoints=1"});
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.err, HasSubstr("limit of steps"));
+  EXPECT_THAT(o.out, HasSubstr("F1 "));
+  EXPECT_THAT(read(at("run/history.csv")), HasSubstr("validation_top_k"));
+  for (const auto& [set, part] :
+       {std::pair{"train.watch=auc", "watch"}, std::pair{"train.swa_from=30", "train.swa_from"},
+        std::pair{"train.ema=1", "train.ema"}}) {
+    const Outcome wrong = bp({"train", "net.toml", "--out", "bad", "--set", set});
+    EXPECT_THAT(wrong.code, ::testing::AnyOf(2, 3)) << wrong.err;
+    EXPECT_THAT(wrong.err, HasSubstr(part));
+  }
 }
 
 TEST_F(App, InspectsAndChecksGradients) {

@@ -60,18 +60,18 @@ template <class T> void check_fold(const ReduceRowsSpec& s, bool with_nan) {
 }
 
 TEST(ReduceRows, AgreesWithScalarFolds) {
-  for (const auto [outer, rows, columns] : {std::tuple{3, 1, 5},
-                                            {2, 2, 8},
-                                            {1, 3, 9},
-                                            {2, 5, 31},
-                                            {3, 63, 16},
-                                            {2, 64, 17},
-                                            {2, 65, 3},
-                                            {1, 130, 255},
-                                            {2, 200, 256},
-                                            {1, 7, 257},
-                                            {1, 9, 600},
-                                            {5, 67, 2}})
+  for (const auto& [outer, rows, columns] : {std::tuple{3, 1, 5},
+                                             {2, 2, 8},
+                                             {1, 3, 9},
+                                             {2, 5, 31},
+                                             {3, 63, 16},
+                                             {2, 64, 17},
+                                             {2, 65, 3},
+                                             {1, 130, 255},
+                                             {2, 200, 256},
+                                             {1, 7, 257},
+                                             {1, 9, 600},
+                                             {5, 67, 2}})
     for (Fold fold : {Fold::sum, Fold::max, Fold::min, Fold::prod})
       for (bool nan : {false, true}) {
         ReduceRowsSpec s{outer, rows, columns, fold, f32};

@@ -174,11 +174,12 @@ TEST(Precision, ALoopCarriesF32AndStacksWhatProductsRead) {
     const ir::ScanLayout layout(n.attrs);
     for (std::size_t i = layout.invariants; i < layout.first_slice(); ++i)
       EXPECT_EQ(o.graph.type(n.inputs[i]).dtype, f32);
-    for (std::size_t i = 0; i < layout.invariants; ++i)
-      if (o.graph.type(n.inputs[i]).shape == Shape{16, 16}) EXPECT_EQ(o.graph.type(n.inputs[i]).dtype, bf16);
+    for (std::size_t i = 0; i < layout.invariants; ++i) {
+      if (o.graph.type(n.inputs[i]).shape == Shape{16, 16}) { EXPECT_EQ(o.graph.type(n.inputs[i]).dtype, bf16); }
+    }
     for (std::size_t k = layout.carries; k < n.types.size(); ++k) narrow_stack |= n.types[k].dtype == bf16;
     each(ir::body_of(n.attrs), [&](const Node& inner) {
-      if (is_product_op(inner)) EXPECT_EQ(ir::body_of(n.attrs).type(inner.inputs[0]).dtype, bf16);
+      if (is_product_op(inner)) { EXPECT_EQ(ir::body_of(n.attrs).type(inner.inputs[0]).dtype, bf16); }
     });
   });
   EXPECT_EQ(loops, 2);

@@ -223,8 +223,9 @@ TEST_P(Remat, TheLeastIsNamedAndSuffices) {
   expect_same_bits(whole, tight, "least");
 }
 
+// Shares of the arena, which also holds packed weights: more of them where the processor knows AVX-512.
 INSTANTIATE_TEST_SUITE_P(Cases, Remat,
-                         testing::Values(RematCase{"gpt", gpt, 0.4}, RematCase{"mixed_gpt", mixed_gpt, 0.5},
+                         testing::Values(RematCase{"gpt", gpt, 0.45}, RematCase{"mixed_gpt", mixed_gpt, 0.5},
                                          RematCase{"residual", residual, 0.75}, RematCase{"normed", normed, 0.65},
                                          RematCase{"scaled", scaled, 0.6}, RematCase{"dropout", dropped_mlp, 0.6},
                                          RematCase{"lstm", recurrent, 0.9}),

@@ -130,11 +130,11 @@ TEST(Optim, Bf16ParametersKeepF32Moments) {
 }
 
 TEST(Optim, StateNamesEverything) {
-  struct Net {
+  struct Headed {
     nn::Linear head{2, 2, {.bias = false}};
-    BP_FIELDS(Net, head)
+    BP_FIELDS(Headed, head)
   };
-  Net net;
+  Headed net;
   optim::AdamW opt(net, {.amsgrad = true});
   std::vector<std::string> names;
   for (const auto& entry : opt.state()) names.push_back(entry.name);

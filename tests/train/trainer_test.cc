@@ -10,70 +10,15 @@
 #include <filesystem>
 
 #include "bp/augment.h"
-#include "bp/datasets.h"
-#include "bp/error.h"
 #include "bp/io.h"
-#include "bp/ops.h"
+#include "classifier.h"
 
 namespace bp {
 namespace {
 
+using namespace train_test;
+
 using ::testing::HasSubstr;
-using train::Options;
-using train::Stop;
-using train::Task;
-
-std::string scratch(const std::string& name) {
-  const std::string folder = ::testing::TempDir() + "bp_train_test";
-  std::filesystem::create_directories(folder);
-  return folder + "/" + name;
-}
-
-const data::ArrayDataset& images() {
-  static const std::string folder = "/usr/share/datasets/fashion-mnist/train-";
-  static const data::ArrayDataset all =
-      data::load_idx_pair(folder + "images-idx3-ubyte.gz", folder + "labels-idx1-ubyte.gz", 10).scaled();
-  return all;
-}
-
-std::shared_ptr<const data::Source> first_images() {
-  return std::make_shared<const data::ArrayDataset>(images().take(512));
-}
-
-struct Classifier {
-  nn::Sequential model{nn::Flatten{}, nn::Linear{784, 16}, nn::ReLU{}, nn::Dropout{0.1}, nn::Linear{16, 10}};
-  optim::Adam optimizer;
-  data::DataLoader loader;
-  explicit Classifier(double lr = 3e-3, std::shared_ptr<const data::Source> source = first_images(), int threads = 1)
-      : optimizer((nn::init(model, Key{1}), model), {.lr = lr}),
-        loader(std::move(source), {.batch_size = 64, .key = Key{2}, .threads = threads}) {}
-  train::Trainer trainer(Options options) {
-    options.threads = 1;
-    return train::Trainer(
-        model, [](const Tensor& y, const Tensor& t) { return cross_entropy(y, t); }, optimizer, std::move(options));
-  }
-};
-
-// Every bit of the model.
-std::vector<std::string> bits(const nn::Sequential& model) {
-  std::vector<std::string> all;
-  for (const nn::NamedVariable& v : nn::state(model)) {
-    const Buffer b = v.variable.get().buffer();
-    all.emplace_back(b.as<char>(), v.variable.type().bytes());
-  }
-  return all;
-}
-
-template <class F> std::string message_of(F&& f, ErrorKind kind) {
-  try {
-    f();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), kind) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return {};
-}
 
 TEST(Trainer, LearnsImages) {
   Classifier c;
@@ -113,12 +58,13 @@ TEST(Trainer, MixedPrecisionLearnsTheSame) {
 // Stops after `steps` steps, goes on in a new process' stead, and compares with a run that was never stopped.
 void resumes_exactly(std::int64_t steps, const std::shared_ptr<const data::Source>& source = first_images()) {
   const auto options = [](const std::string& checkpoint) {
-    return Options{.epochs = 3, .schedule = schedule::cosine(3e-3, 24), .patience = 2, .checkpoint = checkpoint};
+    return Options{
+        .epochs = 3, .schedule = schedule::cosine(3e-3, 24), .patience = 2, .checkpoint = {.folder = checkpoint}};
   };
   Classifier whole(3e-3, source);
   const train::Result expected = whole.trainer(options("")).fit(whole.loader);
 
-  const std::string path = scratch("resume.safetensors");
+  const std::string path = empty_folder("resume");
   {
     Classifier c(3e-3, source, 2);
     Options o = options(path);
@@ -163,8 +109,8 @@ TEST(Trainer, LearnsFromMixedImages) {
 TEST(Trainer, MoreEpochsLaterAreTheSameAsAtOnce) {
   Classifier whole, part;
   whole.trainer({.epochs = 3}).fit(whole.loader);
-  const std::string path = scratch("more.safetensors");
-  part.trainer({.epochs = 2, .checkpoint = path}).fit(part.loader);
+  const std::string path = empty_folder("more");
+  part.trainer({.epochs = 2, .checkpoint = {.folder = path}}).fit(part.loader);
   Classifier c;
   train::Trainer t = c.trainer({.epochs = 3});
   t.resume(path);
@@ -204,20 +150,6 @@ TEST(Trainer, StopsEarlyAndKeepsTheBestModel) {
   EXPECT_TRUE(std::filesystem::exists(best));
   EXPECT_NO_THROW(load_state(best, c.model));
 }
-
-// y = 2 x1 - x2 + 1
-data::ArrayDataset line(std::int64_t n) {
-  std::vector<float> x, y;
-  Rng rng(Key{5});
-  for (std::int64_t i = 0; i < n; ++i) {
-    x.push_back(static_cast<float>(rng.normal()));
-    x.push_back(static_cast<float>(rng.normal()));
-    y.push_back(2 * x[x.size() - 2] - x.back() + 1);
-  }
-  return data::ArrayDataset(Array::from(x, {n, 2}), Array::from(y, {n, 1}));
-}
-
-Tensor mse(const Tensor& y, const Tensor& t) { return squared_error(y, t); }
 
 TEST(Trainer, ConvergesOnALine) {
   nn::Sequential model{nn::Linear{2, 1}};
@@ -265,10 +197,11 @@ TEST(Trainer, MetricsOfBinaryLabels) {
 
 TEST(Trainer, ReduceOnPlateauLowersTheRateAndResumes) {
   Classifier c(0.0);
-  const auto options = [](std::int64_t epochs) {
+  const std::string folder = empty_folder("plateau");
+  const auto options = [&](std::int64_t epochs) {
     return Options{.epochs = epochs,
                    .reduce_on_plateau = ReduceOnPlateauOptions{.factor = 0.5, .patience = 0, .eps = 0},
-                   .checkpoint = scratch("plateau.safetensors")};
+                   .checkpoint = {.folder = folder}};
   };
   nn::Sequential model{nn::Linear{2, 1}};
   nn::init(model, Key{1});
@@ -286,7 +219,7 @@ TEST(Trainer, ReduceOnPlateauLowersTheRateAndResumes) {
   auto o = options(4);
   o.task = Task::regression;
   train::Trainer t(model, mse, fresh, o);
-  t.resume(scratch("plateau.safetensors"));
+  t.resume(folder);
   t.fit(loader);
   EXPECT_DOUBLE_EQ(fresh.lr.get().item(), 0.25e-12);
   EXPECT_EQ(t.history().size(), 4u);
@@ -309,19 +242,19 @@ TEST(Trainer, ALossThatBecomesNaNStopsNamesTheLayerAndKeepsTheCheckpoint) {
   optim::SGD sgd(model, {.lr = 1e-4});
   const Variable weight = nn::parameters(model)[0].alias(), bias = nn::parameters(model)[1].alias();
   Variable(weight.alias()).set(1.0);
-  const std::string path = scratch("good.safetensors");
+  const std::string path = empty_folder("good");
   data::DataLoader loader(data::ArrayDataset(inputs, Array::from(y, {64, 1})), {.batch_size = 16});
   train::Trainer t(
       model, mse, sgd,
-      {.epochs = 5, .task = Task::regression, .checkpoint = path, .on_step = [&](const train::Progress& p) {
+      {.epochs = 5, .task = Task::regression, .checkpoint = {.folder = path}, .on_step = [&](const train::Progress& p) {
          if (p.step == 6) Variable(weight.alias()).set(-3.0);
        }});
   const std::string message = message_of([&] { t.fit(loader); }, ErrorKind::diverged);
   EXPECT_THAT(message, HasSubstr("[log] logarithm"));
   EXPECT_THAT(message, HasSubstr("step 6 (epoch 2, batch 2)"));
-  EXPECT_THAT(message, HasSubstr(path + " (epoch 1)"));
+  EXPECT_THAT(message, HasSubstr(path + "/step-000000004.safetensors"));
   EXPECT_EQ(weight.get().to_vector<double>(), (std::vector<double>{-3, -3})) << "the bad step changed the model";
-  load_state(path, model, &sgd);
+  load_state(train::newest_checkpoint(path), model, &sgd);
   EXPECT_EQ(sgd.step.get().item(), 4);
   EXPECT_GT(bias.get().item() + weight.get().to_vector<double>()[0], 0);
 }
@@ -361,10 +294,10 @@ TEST(Trainer, AParameterThatIsNotFiniteAtTheEndOfAnEpochIsNotSaved) {
   optim::SGD sgd(model, {.lr = 1e-4});
   const std::vector<float> x(32, 1.0f), y(16, 1.0f);
   data::DataLoader loader(data::ArrayDataset(Array::from(x, {16, 2}), Array::from(y, {16, 1})), {.batch_size = 16});
-  const std::string path = scratch("never.safetensors");
-  train::Trainer t(model, mse, sgd, {.task = Task::regression, .checkpoint = path});
+  const std::string path = empty_folder("never");
+  train::Trainer t(model, mse, sgd, {.task = Task::regression, .checkpoint = {.folder = path}});
   EXPECT_THAT(message_of([&] { t.fit(loader); }, ErrorKind::diverged), HasSubstr("no longer finite"));
-  EXPECT_FALSE(std::filesystem::exists(path));
+  EXPECT_EQ(train::newest_checkpoint(path), "");
 }
 
 TEST(Trainer, NaNInTheDataIsNamed) {
@@ -418,7 +351,7 @@ TEST(Trainer, RefusesAForeignOrDamagedCheckpoint) {
   save_state(path, c.model);
   EXPECT_THAT(message_of([&] { t.resume(path); }, ErrorKind::format), HasSubstr("no state of a run"));
   for (const char* text :
-       {"bp.run 2\n", "bp.run 1\n1 2 x", "bp.run 1\n0 0 0 0 1 1 1\n0 0 0 0\n1 2 3 4 5 6 7 8\n99999"}) {
+       {"bp.run 1\n", "bp.run 2\n1 2 x", "bp.run 2\n0 0 0 0 0 0\n1 1 1 1 1\n0 0 0 0\n1 2 3 4 5 6 7 8\n99999"}) {
     save_state(path, c.model, &c.optimizer, {{"train.run", text}});
     EXPECT_THAT(message_of([&] { t.resume(path); }, ErrorKind::format), HasSubstr(path));
   }

@@ -105,6 +105,11 @@ ConvDescs describe(const ConvSpec& s, ConvKind kind, const Epilogue& epilogue) {
   return d;
 }
 
+ConvDescs forward_of(ConvSpec s) {
+  s.result = s.dtype;
+  return describe(s, ConvKind::forward, {});
+}
+
 void check(const ConvSpec& s) {
   if (!dnnl_supports(s.dtype))
     fail(ErrorKind::dtype, "[conv] this processor has no fast {} convolution", name_of(s.dtype));
@@ -169,7 +174,7 @@ void DnnlConv::Impl::create_forward(const Epilogue& epilogue) {
 
 void DnnlConv::Impl::create_input_grad() {
   const ConvDescs d = describe(spec, kind, {});
-  const auto pd = conv_input_grad_desc(d, user_scratchpad());
+  const auto pd = conv_input_grad_desc(d, forward_of(spec), user_scratchpad());
   conv.create(pd);
   first = conv.add(DNNL_ARG_DIFF_DST, d.y);
   second = conv.add(DNNL_ARG_WEIGHTS, pd.weights_desc());
@@ -179,7 +184,7 @@ void DnnlConv::Impl::create_input_grad() {
 
 void DnnlConv::Impl::create_weight_grad() {
   const ConvDescs d = describe(spec, kind, {});
-  const auto pd = conv_weight_grad_desc(d, user_scratchpad());
+  const auto pd = conv_weight_grad_desc(d, forward_of(spec), user_scratchpad());
   conv.create(pd);
   first = conv.add(DNNL_ARG_SRC, d.x);
   second = conv.add(DNNL_ARG_DIFF_DST, d.y);

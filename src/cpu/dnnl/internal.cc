@@ -170,15 +170,15 @@ dnnl::convolution_forward::primitive_desc conv_forward_desc(const ConvDescs& d, 
   return {cpu_engine(), kForward, kDirect, d.x, d.w, d.y, d.stride, d.dilation, d.pad_low, d.pad_high, attr};
 }
 
-dnnl::convolution_backward_data::primitive_desc conv_input_grad_desc(const ConvDescs& d,
+dnnl::convolution_backward_data::primitive_desc conv_input_grad_desc(const ConvDescs& d, const ConvDescs& forward,
                                                                      const dnnl::primitive_attr& attr) {
-  const auto hint = conv_forward_desc(d, dnnl::primitive_attr());
+  const auto hint = conv_forward_desc(forward, dnnl::primitive_attr());
   return {cpu_engine(), kDirect, d.x, d.w, d.y, d.stride, d.dilation, d.pad_low, d.pad_high, hint, attr};
 }
 
-dnnl::convolution_backward_weights::primitive_desc conv_weight_grad_desc(const ConvDescs& d,
+dnnl::convolution_backward_weights::primitive_desc conv_weight_grad_desc(const ConvDescs& d, const ConvDescs& forward,
                                                                          const dnnl::primitive_attr& attr) {
-  const auto hint = conv_forward_desc(d, dnnl::primitive_attr());
+  const auto hint = conv_forward_desc(forward, dnnl::primitive_attr());
   return {cpu_engine(), kDirect, d.x, d.w, d.y, d.stride, d.dilation, d.pad_low, d.pad_high, hint, attr};
 }
 
@@ -198,16 +198,16 @@ dnnl::convolution_forward::primitive_desc conv_forward_desc(const ConvDescs& d, 
   return {desc, attr, cpu_engine()};
 }
 
-dnnl::convolution_backward_data::primitive_desc conv_input_grad_desc(const ConvDescs& d,
+dnnl::convolution_backward_data::primitive_desc conv_input_grad_desc(const ConvDescs& d, const ConvDescs& forward,
                                                                      const dnnl::primitive_attr& attr) {
-  const auto hint = conv_forward_desc(d, dnnl::primitive_attr());
+  const auto hint = conv_forward_desc(forward, dnnl::primitive_attr());
   const dnnl::convolution_backward_data::desc desc(kDirect, d.x, d.w, d.y, d.stride, d.dilation, d.pad_low, d.pad_high);
   return {desc, attr, cpu_engine(), hint};
 }
 
-dnnl::convolution_backward_weights::primitive_desc conv_weight_grad_desc(const ConvDescs& d,
+dnnl::convolution_backward_weights::primitive_desc conv_weight_grad_desc(const ConvDescs& d, const ConvDescs& forward,
                                                                          const dnnl::primitive_attr& attr) {
-  const auto hint = conv_forward_desc(d, dnnl::primitive_attr());
+  const auto hint = conv_forward_desc(forward, dnnl::primitive_attr());
   const dnnl::convolution_backward_weights::desc desc(kDirect, d.x, d.w, d.y, d.stride, d.dilation, d.pad_low,
                                                       d.pad_high);
   return {desc, attr, cpu_engine(), hint};

@@ -106,9 +106,11 @@ struct ConvDescs {
   Dims stride, dilation, pad_low, pad_high;  // dilation counts gaps: 0 is dense
 };
 dnnl::convolution_forward::primitive_desc conv_forward_desc(const ConvDescs& d, const dnnl::primitive_attr& attr);
-dnnl::convolution_backward_data::primitive_desc conv_input_grad_desc(const ConvDescs& d,
+// `forward`: the convolution whose gradient it is. oneDNN wants to see it, and knows none whose operands have several
+// types, as those of a gradient may.
+dnnl::convolution_backward_data::primitive_desc conv_input_grad_desc(const ConvDescs& d, const ConvDescs& forward,
                                                                      const dnnl::primitive_attr& attr);
-dnnl::convolution_backward_weights::primitive_desc conv_weight_grad_desc(const ConvDescs& d,
+dnnl::convolution_backward_weights::primitive_desc conv_weight_grad_desc(const ConvDescs& d, const ConvDescs& forward,
                                                                          const dnnl::primitive_attr& attr);
 
 }  // namespace bp::cpu::detail
