@@ -105,7 +105,7 @@ std::vector<double> numbers(const View& v) {
   for (std::size_t i = 0; i < out.size(); ++i) out[i] = number(v, static_cast<std::int64_t>(i));
   return out;
 }
-void store(const std::vector<double>& from, const View& to) {
+void store_rows(const std::vector<double>& from, const View& to) {
   for (std::size_t i = 0; i < from.size(); ++i) {
     if (to.type.dtype == DType::f64)
       to.as<double>()[i] = from[i];
@@ -201,8 +201,8 @@ void reference_attention(const KernelArgs& k) {
         out[at + static_cast<std::size_t>(d)] += w * number(k.in[2], s.k_row(b, j, h, s.values) + d);
     }
   });
-  store(out, k.out[0]);
-  store(lse, k.out[1]);
+  store_rows(out, k.out[0]);
+  store_rows(lse, k.out[1]);
 }
 
 // P = exp(S - lse), dP = M dout v, dS = P (dP - out . dout) scale; dq = dS k, dk = dS^T q, dv = (M P)^T dout, where M
@@ -236,9 +236,9 @@ void reference_attention_grad(const KernelArgs& k) {
       }
     }
   });
-  store(dq, k.out[0]);
-  store(dk, k.out[1]);
-  store(dv, k.out[2]);
+  store_rows(dq, k.out[0]);
+  store_rows(dk, k.out[1]);
+  store_rows(dv, k.out[2]);
 }
 
 // ---- in plain operations ----

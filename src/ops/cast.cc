@@ -38,7 +38,7 @@ void cast_reference(const KernelArgs& k) {
   });
 }
 
-double no_flops(std::span<const Type>, std::span<const Type>, const Attrs&) { return 0; }
+double cast_flops(std::span<const Type>, std::span<const Type>, const Attrs&) { return 0; }
 }  // namespace
 
 constinit const OpDef op_cast{
@@ -54,7 +54,7 @@ constinit const OpDef op_cast{
       return {is_float(from) && is_float(v.d().dtype()) ? cast(v.d(), from) : Tensor()};
     },
     .reference = cast_reference,
-    .flops = no_flops,
+    .flops = cast_flops,
     .doc =
         "x as `dtype`; float to integer truncates and saturates, integers keep their low bits, to bool: != 0; "
         "differentiable between floats"};
@@ -65,7 +65,7 @@ constinit const OpDef op_stop_gradient{.name = "stop_gradient",
                                        .infer = same_as_input,
                                        .vjp = nullptr,
                                        .reference = [](const KernelArgs& k) { map_unary(k, [](auto x) { return x; }); },
-                                       .flops = no_flops,
+                                       .flops = cast_flops,
                                        .doc = "x, with a gradient of zero"};
 
 }  // namespace ir

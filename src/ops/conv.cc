@@ -15,7 +15,7 @@ namespace {
 // ---- type rules ----
 
 // The dtype of the result.
-DType float_pair(const InferArgs& a, const char* op) {
+DType conv_dtype(const InferArgs& a, const char* op) {
   if (a.in[0].dtype != a.in[1].dtype || !is_float(a.in[0].dtype))
     fail(ErrorKind::dtype, "[{}] expected two operands of one floating dtype, got {} and {}", op, a.in[0].str(),
          a.in[1].str());
@@ -40,7 +40,7 @@ Ints kernel_of(const Shape& w, const Shape& beside, const char* op) {
 }
 
 std::vector<Type> infer_conv(const InferArgs& a) {
-  const DType t = float_pair(a, "conv");
+  const DType t = conv_dtype(a, "conv");
   const Shape &x = a.in[0].shape, &w = a.in[1].shape;
   check_channels_last(x, "conv", "input");
   const Ints kernel = kernel_of(w, x, "conv");
@@ -62,7 +62,7 @@ void check_cotangent(const Attrs& attrs, const Shape& x, const Ints& kernel, con
 
 std::vector<Type> infer_input_grad(const InferArgs& a) {
   const char* op = "conv_input_grad";
-  const DType t = float_pair(a, op);
+  const DType t = conv_dtype(a, op);
   const Shape &dy = a.in[0].shape, &w = a.in[1].shape;
   check_channels_last(dy, op, "y");
   const Ints kernel = kernel_of(w, dy, op);
@@ -78,7 +78,7 @@ std::vector<Type> infer_input_grad(const InferArgs& a) {
 
 std::vector<Type> infer_weight_grad(const InferArgs& a) {
   const char* op = "conv_weight_grad";
-  const DType t = float_pair(a, op);
+  const DType t = conv_dtype(a, op);
   const Shape &x = a.in[0].shape, &dy = a.in[1].shape;
   const Ints& kernel = a.attrs.ints("kernel");
   check_windows(a.attrs, kernel, x, op, "input");
