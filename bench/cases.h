@@ -117,6 +117,7 @@ struct Cnn {
 // One benchmark case, ready to be compiled. `scale` multiplies the learning rate.
 struct Case {
   std::vector<bp::Variable> parameters;
+  std::function<std::vector<bp::nn::NamedVariable>()> state;
   std::function<bp::Tensor(const bp::Tensor&)> model;
   std::function<bp::Tensor(const bp::Tensor&, const bp::Tensor&)> loss;  // of output and target
   std::shared_ptr<bp::optim::Optimizer> optimizer;
@@ -143,6 +144,7 @@ template <class M> Case with_model(bp::DType dtype) {
     ++k;
   }
   c.model = [m = model.get()](const bp::Tensor& x) { return (*m)(x); };
+  c.state = [m = model.get()] { return bp::nn::state(*m); };
   c.owner = model;
   return c;
 }

@@ -3,8 +3,11 @@
 // Keys are the paths that PyTorch uses too ("conv1.weight"); the optimizer's begin with "optim.". The metadata carry
 // "bp.version" and "bp.layout", which says how the weights of Linear and Conv layers lie: "channels_last" is
 // [k1.., in, out] as in memory here, "pytorch" is [out, in, k1..].
+//
+// A path that ends in ".npz" is NumPy's archive instead. It has no place for metadata: its weights lie as PyTorch's.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -19,17 +22,22 @@ using Metadata = std::map<std::string, std::string>;
 
 enum class WeightLayout { channels_last, pytorch };
 
+// From a path in the model ("blocks.0.norm.weight") to the name in a file ("body.3.b1.weight"), where a model elsewhere
+// names its parts differently. Two paths must not get one name: Error(value).
+using Rename = std::function<std::string(const std::string& path)>;
+
 struct LoadOptions {
   // Every Variable must be in the file and every tensor of the file must belong to a Variable. Without it, what is
   // missing keeps its value and what is unexpected is left out.
   bool strict = true;
   // Converts between floating-point dtypes; otherwise a dtype that differs is an error.
   bool convert = false;
+  Rename rename = {};  // the names that the file has; unset: the model's paths
 };
 
 namespace detail {
 void save_state(const std::string& path, std::vector<nn::NamedVariable> state, const optim::Optimizer* optimizer,
-                Metadata metadata, WeightLayout layout);
+                Metadata metadata, WeightLayout layout, const Rename& rename = {});
 Metadata load_state(const std::string& path, std::vector<nn::NamedVariable> state, const optim::Optimizer* optimizer,
                     const LoadOptions& options);
 }  // namespace detail
@@ -38,8 +46,9 @@ Metadata load_state(const std::string& path, std::vector<nn::NamedVariable> stat
 // "bp."). Throws Error(io) naming the path.
 template <nn::Module M>
 void save_state(const std::string& path, const M& model, const optim::Optimizer* optimizer = nullptr,
-                const Metadata& metadata = {}, WeightLayout layout = WeightLayout::channels_last) {
-  detail::save_state(path, nn::state(model), optimizer, metadata, layout);
+                const Metadata& metadata = {}, WeightLayout layout = WeightLayout::channels_last,
+                const Rename& rename = {}) {
+  detail::save_state(path, nn::state(model), optimizer, metadata, layout, rename);
 }
 
 // Reads a file of save_state into the model (and the optimizer unless it is null: without one the "optim." entries and

@@ -1,4 +1,4 @@
-// File formats: IDX, CSV, NPY, safetensors, SVG line charts, and files written so that they survive a crash.
+// File formats: IDX, CSV, NPY, NPZ, safetensors, SVG line charts, and files written so that they survive a crash.
 // Readers never trust a file: a size claimed by a header is checked against the bytes that are there before memory is
 // taken. Every reader throws Error(io) when the file cannot be read and Error(format) when its content is wrong,
 // naming the path and the place. parse_* read from memory; `name` stands for the path in messages.
@@ -74,6 +74,16 @@ Array read_npy(const std::string& path, const ReadLimits& limits = {});
 Array parse_npy(Bytes bytes, std::string_view name);
 // Version 1, little-endian, C order; bf16, which NumPy lacks, is written as f32.
 void write_npy(const std::string& path, const Array& array);
+
+// ---- NPZ (NumPy's archive of NPY files: a zip, stored or deflated) -----------------------------------------------
+
+// Names and arrays, in the order of the archive's directory. Checksums are verified; encrypted entries and other
+// methods than deflate are refused.
+std::vector<std::pair<std::string, Array>> read_npz(const std::string& path, const ReadLimits& limits = {});
+std::vector<std::pair<std::string, Array>> parse_npz(Bytes bytes, std::string_view name, const ReadLimits& limits = {});
+// Equal arrays make equal files. Throws Error(value) for a name given twice and for more than 4 GiB. compress: as
+// numpy.savez_compressed, else as numpy.savez.
+void write_npz(const std::string& path, std::span<const std::pair<std::string, Array>> arrays, bool compress = false);
 
 // ---- CSV (RFC 4180, with a header) -------------------------------------------------------------------------------
 

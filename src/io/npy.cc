@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "io/file.h"
+#include "io/npy.h"
 
 namespace bp::io {
 
@@ -252,7 +253,7 @@ Array read_npy(const std::string& path, const ReadLimits& limits) {
   return parse_npy(bytes_of(read_file(path, limits)), path);
 }
 
-void write_npy(const std::string& path, const Array& array) {
+std::string npy_text(const Array& array) {
   static_assert(std::endian::native == std::endian::little, "values are written as they lie in memory");
   const Array values = array.dtype == DType::bf16 ? convert(array, DType::f32) : array;
   std::string shape;
@@ -262,14 +263,15 @@ void write_npy(const std::string& path, const Array& array) {
       fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", descr_of(array.dtype), shape);
   header.append((64 - (kMagicSize + 4 + header.size() + 1) % 64) % 64, ' ');  // values begin at a multiple of 64
   header += '\n';
-  AtomicWriter out(path);
-  out.write(std::string_view(kMagic, kMagicSize));
-  out.write(std::string_view("\x01\x00", 2));
-  const char length[2] = {static_cast<char>(header.size() & 0xff), static_cast<char>(header.size() >> 8)};
-  out.write(std::string_view(length, 2));
-  out.write(header);
-  out.write(values.buffer.data(), values.bytes());
-  out.commit();
+  std::string out(kMagic, kMagicSize);
+  out += std::string("\x01\x00", 2);
+  out += static_cast<char>(header.size() & 0xff);
+  out += static_cast<char>(header.size() >> 8);
+  out += header;
+  out.append(values.buffer.as<char>(), values.bytes());
+  return out;
 }
+
+void write_npy(const std::string& path, const Array& array) { write_file(path, npy_text(array)); }
 
 }  // namespace bp::io

@@ -70,6 +70,17 @@ std::string listed(const std::vector<std::string>& items) {
   return text;
 }
 
+std::string name_in_file(const std::string& path, const Rename& rename) { return rename ? rename(path) : path; }
+
+bool is_npz(const std::string& path) { return path.ends_with(".npz"); }
+
+io::SafeTensors read_tensors(const std::string& path) {
+  if (!is_npz(path)) return io::read_safetensors(path);
+  io::SafeTensors file;
+  file.tensors = io::read_npz(path);
+  return file;
+}
+
 class Loader {
  public:
   Loader(const std::string& path, io::SafeTensors file, const LoadOptions& options)
@@ -82,11 +93,13 @@ class Loader {
   }
 
   void take(const nn::NamedVariable& entry) {
-    known_.insert(entry.name);
-    const Array* found = file_.find(entry.name);
+    const std::string name = name_in_file(entry.name, options_.rename);
+    if (!known_.insert(name).second)
+      fail(ErrorKind::value, "[load_state] {}: two entries of the model are renamed to \"{}\"", path_, name);
+    const Array* found = file_.find(name);
     if (found == nullptr) {
       const bool random_state = entry.variable.dtype() == i64 && !entry.variable.trainable();
-      if (!(foreign_ && random_state)) missing_.push_back(entry.name);
+      if (!(foreign_ && random_state)) missing_.push_back(name);
       return;
     }
     Array value = *found;
@@ -94,8 +107,8 @@ class Loader {
     const Type& type = entry.variable.type();
     const bool converts = options_.convert && is_float(value.dtype) && is_float(type.dtype);
     if (value.shape != type.shape || (value.dtype != type.dtype && !converts)) {
-      wrong_.push_back(fmt::format("{} (expected {}, the file has {})", entry.name, type.str(),
-                                   Type{value.dtype, value.shape}.str()));
+      wrong_.push_back(
+          fmt::format("{} (expected {}, the file has {})", name, type.str(), Type{value.dtype, value.shape}.str()));
       return;
     }
     value = convert(value, type.dtype);
@@ -144,7 +157,7 @@ class Loader {
 }  // namespace
 
 void save_state(const std::string& path, std::vector<nn::NamedVariable> state, const optim::Optimizer* optimizer,
-                Metadata metadata, WeightLayout layout) {
+                Metadata metadata, WeightLayout layout, const Rename& rename) {
   for (const auto& [key, value] : metadata)
     if (key.starts_with("bp.")) fail(ErrorKind::value, "[save_state] the metadata key \"{}\" is reserved", key);
   if (optimizer != nullptr)
@@ -153,9 +166,10 @@ void save_state(const std::string& path, std::vector<nn::NamedVariable> state, c
   for (const nn::NamedVariable& entry : state) {
     const Tensor value = entry.variable;
     Array array{value.dtype(), value.shape(), value.buffer()};
-    if (entry.is_kernel && layout == WeightLayout::pytorch) array = to_pytorch(array);
-    tensors.emplace_back(entry.name, std::move(array));
+    if (entry.is_kernel && (layout == WeightLayout::pytorch || is_npz(path))) array = to_pytorch(array);
+    tensors.emplace_back(name_in_file(entry.name, rename), std::move(array));
   }
+  if (is_npz(path)) return io::write_npz(path, tensors);
   metadata[kVersionKey] = BP_VERSION_STRING;
   metadata[kLayoutKey] = layout == WeightLayout::pytorch ? kPyTorch : kChannelsLast;
   io::write_safetensors(path, tensors, metadata);
@@ -163,7 +177,7 @@ void save_state(const std::string& path, std::vector<nn::NamedVariable> state, c
 
 Metadata load_state(const std::string& path, std::vector<nn::NamedVariable> state, const optim::Optimizer* optimizer,
                     const LoadOptions& options) {
-  Loader loader(path, io::read_safetensors(path), options);
+  Loader loader(path, read_tensors(path), options);
   for (const nn::NamedVariable& entry : state) loader.take(entry);
   if (optimizer != nullptr)
     for (const nn::NamedVariable& entry : optimizer->state()) loader.take(entry);

@@ -3,6 +3,8 @@
 
 #include <filesystem>
 
+#include "bp/io.h"
+#include "message_of.h"
 #include "state/expectations.h"
 
 namespace bp {
@@ -53,6 +55,25 @@ TEST_F(Checkpoint, RoundTripWithMetadata) {
   EXPECT_EQ(metadata.at("epoch"), "3");
   EXPECT_EQ(metadata.at("bp.layout"), "channels_last");
   other(ones({2, 4, 4, 1}));
+}
+
+TEST_F(Checkpoint, OtherNamesAndNumPysArchive) {
+  const ConvNet net = made(1);
+  const Rename rename = [](const std::string& path) { return "net/" + path; };
+  const std::string npz = path_ + ".npz";
+  save_state(path_, net, nullptr, {}, WeightLayout::pytorch, rename);
+  save_state(npz, net, nullptr, {}, WeightLayout::channels_last, rename);
+  for (const std::string& path : {path_, npz}) {
+    ConvNet other = made(2);
+    load_state(path, other, nullptr, {.rename = rename});
+    EXPECT_EQ(values(other), values(net)) << path;
+    EXPECT_THAT(error_of([&] { load_state(path, other); }), HasSubstr("missing in the file: conv.weight, conv.bias"));
+    const Rename same = [](const std::string&) { return std::string("w"); };
+    EXPECT_THAT(error_of([&] { load_state(path, other, nullptr, {.rename = same}); }),
+                HasSubstr("two entries of the model are renamed to \"w\""));
+  }
+  EXPECT_EQ(io::read_npz(npz)[0].second.shape, (Shape{2, 1, 2, 3}));  // the convolution, as PyTorch's
+  std::filesystem::remove(npz);
 }
 
 TEST_F(Checkpoint, ResumesExactly) {
