@@ -23,6 +23,7 @@
 #include "bp/module.h"
 #include "bp/nn.h"
 #include "bp/norms.h"
+#include "bp/onnx.h"
 #include "bp/ops.h"
 #include "bp/optim.h"
 #include "bp/profile.h"

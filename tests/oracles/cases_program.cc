@@ -1,11 +1,12 @@
 // What the oracles run: a benchmark case with weights from a file, or as it begins, writes its outputs and its weights.
-// usage: oracle_cases CASE [--load WEIGHTS] [--x X.npy --y Y.npy] [--save WEIGHTS]
+// usage: oracle_cases CASE [--load WEIGHTS] [--x X.npy --y Y.npy] [--save WEIGHTS] [--onnx MODEL.onnx [--first 1]]
 // Names in WEIGHTS (.safetensors or .npz) are those of the PyTorch model of tests/oracles/cases.py.
 #include <cstdio>
 #include <exception>
 
 #include "../../bench/cases.h"
 #include "bp/io.h"
+#include "bp/onnx.h"
 
 namespace {
 
@@ -52,6 +53,12 @@ int run(int argc, char** argv) {
     auto model = bp::compile([&](bp::Tensor in) { return c.model(in); });
     const bp::Tensor y = model(bp::io::read_npy(x));
     bp::io::write_npy(option("y"), {y.dtype(), y.shape(), y.buffer()});
+  }
+  if (const std::string path = option("onnx"); !path.empty()) {
+    const bp::Tensor x = c.batch(0).first;
+    const auto call = [&](std::span<const bp::Tensor> in) -> std::vector<bp::Tensor> { return {c.model(in[0])}; };
+    bp::onnx::detail::export_function(path, call, c.state(), {{x.type()}},
+                                      {.channels_first = !option("first").empty()});
   }
   if (const std::string path = option("save"); !path.empty())
     bp::detail::save_state(path, c.state(), nullptr, {}, bp::WeightLayout::pytorch, rename);
