@@ -65,6 +65,17 @@ struct CuresOptions {
 };
 int cures(const CuresOptions& options);
 
+struct ExportCommand {
+  std::string run, output;
+  bool channels_last = false;
+};
+int export_model(const ExportCommand& options);
+
+struct ImportCommand {
+  std::string file, output;
+};
+int import_model(const ImportCommand& options);
+
 int keys();
 
 }  // namespace bp::app

@@ -18,6 +18,8 @@ constexpr const char* kFooter = R"(Examples:
   bp eval runs/fashion_mnist
   bp predict runs/fashion_mnist images.npy -o classes.csv
   bp inspect examples/fashion_mnist.toml
+  bp export runs/fashion_mnist -o model.onnx
+  bp import model.onnx -o DIR
   bp gradcheck examples/fashion_mnist.toml
   bp profile examples/fashion_mnist.toml --trace step.json
   bp cures --only vanishing,exploding
@@ -65,6 +67,8 @@ struct Options {
   bp::app::ProfileCommand profile;
   bp::app::GradcheckCommand gradcheck;
   bp::app::CuresOptions cures;
+  bp::app::ExportCommand export_model;
+  bp::app::ImportCommand import_model;
 };
 
 void add_training(CLI::App& app, Options& o) {
@@ -154,6 +158,21 @@ void add_cures(CLI::App& app, Options& o) {
       ->type_name("DIR");
 }
 
+void add_exchange(CLI::App& app, Options& o) {
+  CLI::App* out = app.add_subcommand("export", "write a trained model for other programs");
+  out->add_option("run", o.export_model.run, "folder of a run")->required()->type_name("RUN");
+  out->add_option("-o,--output", o.export_model.output, "FILE.onnx: the model; FILE.safetensors, FILE.npz: its weights")
+      ->required()
+      ->type_name("FILE");
+  out->add_flag("--channels-last", o.export_model.channels_last,
+                "keep bp's layout, images [N, H, W, C] and weights [k.., in, out], instead of PyTorch's");
+  CLI::App* in = app.add_subcommand("import", "what an ONNX model holds; its weights, or a folder to train it on in");
+  in->add_option("file", o.import_model.file, "the model")->required()->type_name("FILE.onnx");
+  in->add_option("-o,--output", o.import_model.output,
+                 "FILE.safetensors, FILE.npz: the weights; DIR: the model beside a train.toml to fill in")
+      ->type_name("FILE|DIR");
+}
+
 // The parser itself only says that a command is missing.
 void check_command(const CLI::App& app, const std::string& word) {
   std::vector<std::string> known;
@@ -172,6 +191,8 @@ int run(const CLI::App& app, const Options& o) {
   if (app.got_subcommand("inspect")) return bp::app::inspect(o.inspect);
   if (app.got_subcommand("profile")) return bp::app::profile(o.profile);
   if (app.got_subcommand("gradcheck")) return bp::app::gradcheck(o.gradcheck);
+  if (app.got_subcommand("export")) return bp::app::export_model(o.export_model);
+  if (app.got_subcommand("import")) return bp::app::import_model(o.import_model);
   if (app.got_subcommand("cures")) return bp::app::cures(o.cures);
   return bp::app::keys();
 }
@@ -187,6 +208,7 @@ int main(int argc, char** argv) {
   add_training(app, options);
   add_others(app, options);
   add_cures(app, options);
+  add_exchange(app, options);
   try {
     if (argc > 1 && argv[1][0] != '-') check_command(app, argv[1]);
     app.parse(argc, argv);

@@ -3,12 +3,16 @@
 // Written is operator set 17 (ONNX 1.12); read are the operator sets up to 17.
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bp/checkpoint.h"
+#include "bp/layers.h"
 #include "bp/module.h"
 
 namespace bp::onnx {
@@ -48,5 +52,56 @@ void export_onnx(const std::string& path, const M& model, const std::vector<Type
   };
   detail::export_function(path, call, nn::state(model), inputs, options);
 }
+
+struct ImportOptions {
+  // Inputs and outputs of rank 4 and more are [N, H, W, C], as elsewhere in bp, whatever the file's are.
+  bool channels_last = false;
+};
+
+// A model from a file, as a layer: it can be called, walked, trained, saved and put among other layers.
+//
+// Initializers of floating numbers with a dimension are Variables under their names; those that batch normalisation
+// keeps its statistics in are not trainable; all else is constant. Images are [N, C, H, W], as in the file, unless
+// asked otherwise. In train mode Dropout draws and BatchNormalization uses and keeps statistics, whatever the file says
+// of its own use; in evaluation mode the model computes what the file says. nn::init leaves the values that the file
+// gave.
+//
+// Element types become ours: f16 f32, i8, i16 and u16 i32, u32 and u64 i64. Throws Error(format) for a file that is
+// damaged, and Error(value) listing all operators that are not supported, or naming operator and node for an attribute
+// that is not, or for a shape that only running would tell.
+class Model final : public nn::LayerOf<Model> {
+ public:
+  explicit Model(const std::string& path, ImportOptions options = {});
+  Model(const Buffer& bytes, const std::string& name, ImportOptions options = {});  // name: for messages
+
+  // One input to one output; any number of them, in the file's order.
+  Tensor operator()(const Tensor& x) const override;
+  std::vector<Tensor> operator()(std::span<const Tensor> x) const;
+
+  // What goes in and comes out, as the file says; -1: any size. Of outputs a file need not tell shapes.
+  struct Port {
+    std::string name;
+    DType dtype;
+    std::vector<std::int64_t> sizes;
+  };
+  std::vector<Port> inputs() const;
+  std::vector<Port> outputs() const;
+  Shape output_shape(const Shape& in) const override;
+  const char* kind() const noexcept override { return "onnx"; }
+  std::string describe() const override;
+  void visit(const std::string& path, nn::Visitor& visitor) override;
+
+ private:
+  struct Graph;
+  struct Run;
+  static void check(const Graph& graph);
+  void take_initializers(Graph& graph);
+  void check_input(std::size_t i, const Tensor& x) const;
+
+  ImportOptions options_;
+  std::shared_ptr<const Graph> graph_;
+  std::vector<std::pair<std::string, Variable>> weights_;  // in the file's order
+  Variable random_;                                        // of Dropout
+};
 
 }  // namespace bp::onnx

@@ -18,7 +18,7 @@ namespace bp::onnx {
 
 namespace {
 
-using Call = std::function<std::vector<Tensor>(std::span<const Tensor>)>;
+using ModelCall = std::function<std::vector<Tensor>(std::span<const Tensor>)>;
 
 // Primes, larger than sizes in models usually are: a size that is the batch must not look like one that is not.
 constexpr std::int64_t kBatches[] = {1009, 1013};
@@ -69,7 +69,7 @@ struct CapturedModel {
   std::vector<Tensor> constants;
 };
 
-CapturedModel captured(const Call& f, std::span<const Type> inputs) {
+CapturedModel captured(const ModelCall& f, std::span<const Type> inputs) {
   runtime::Traced t = runtime::trace_function(f, inputs, Mode::eval, "export_onnx");
   if (!t.updates.empty())
     fail(ErrorKind::value,
@@ -212,7 +212,7 @@ class ModelWriter {
 
 namespace detail {
 
-void export_function(const std::string& path, const Call& f, std::span<const nn::NamedVariable> state,
+void export_function(const std::string& path, const ModelCall& f, std::span<const nn::NamedVariable> state,
                      std::span<const Type> inputs, const ExportOptions& options) {
   check_inputs(inputs, options);
   if (!options.dynamic_batch) {

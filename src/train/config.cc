@@ -15,7 +15,17 @@ namespace {
 using OptimizerPtr = std::unique_ptr<optim::Optimizer>;
 using Parameters = std::span<const Variable>;
 
-void read_model(Config& c) {
+// Files that layers name lie beside the configuration.
+void resolve_layer_files(Node& layers, const std::string& folder) {
+  for (Node& layer : layers.items) {
+    if (Node* file = layer.find("file"); file != nullptr && file->kind == Node::Kind::text)
+      *file = Node{Node::of(resolved_path(*file, folder))};
+    for (const char* inner : {"layers", "shortcut"})
+      if (Node* list = layer.find(inner)) resolve_layer_files(*list, folder);
+  }
+}
+
+void read_model(Config& c, const std::string& folder) {
   Section s(subtable(c.root, "model"), "model", "model");
   const std::vector<std::int64_t> dims = s.integers("input");
   if (dims.size() + 1 > Shape::kMaxRank) s.wrong("input", fmt::format("{} dimensions are too many", dims.size()));
@@ -24,6 +34,7 @@ void read_model(Config& c) {
   for (const std::int64_t d : dims) shape.push_back(d);
   Node& layers = *s.value("layers");
   if (layers.items.empty()) s.wrong("layers", "expected at least one layer");
+  resolve_layer_files(layers, folder);
   c.model = read_layers(layers, "model.layers", shape);
   shape.erase(0);
   c.output = shape;
@@ -248,7 +259,7 @@ Config parse_config(Node root, const std::string& folder, const std::string& nam
   c.seed = static_cast<std::uint64_t>(top.integer("seed"));
   c.dtype = top.text("dtype") == "f64" ? DType::f64 : DType::f32;
   read_vocabulary(c, folder);
-  read_model(c);
+  read_model(c, folder);
   read_loss(c);
   read_training(c);
   read_optimizer(c);

@@ -191,6 +191,9 @@ constexpr KeyRule kKeys[] = {
     {"layer", "gpt", "tie", K::boolean, "true", kAny, "", "the head's weight is the table of tokens"},
     {"layer", "gpt", "positions", K::text, "\"learned\"", kAny, "learned rotary", ""},
     {"layer", "gpt", "activation", K::text, "\"gelu\"", kAny, "gelu gelu_tanh relu silu", "of the feed-forward parts"},
+    {"layer", "onnx", "file", K::text, kRequired, kAny, "", "a model to train on: FILE.onnx, beside the configuration"},
+    {"layer", "onnx", "channels_first", K::boolean, "true", kAny, "",
+     "its images are [N, C, H, W], as most files have them"},
     {"layer", "residual", "layers", K::layers, kRequired, kAny, "", "y = layers(x) + shortcut(x)"},
     {"layer", "residual", "shortcut", K::layers, kAbsent, kAny, "", "the identity unless given"},
 
@@ -373,6 +376,8 @@ constexpr TypeRow kTypes[] = {
     {"layer", "log_softmax", "over the last dimension"},
     {"layer", "softmax", "over the last dimension; cross_entropy wants logits instead"},
     {"layer", "residual", "He et al. 2016"},
+    {"layer", "onnx",
+     "a model from elsewhere, or of bp export, trained on; its weights are those of the file until then"},
     {"layer", "gpt", "ids [context] to scores [context, vocabulary]; Radford et al. 2019"},
     {"loss", "cross_entropy", "softmax of the output against class ids or probabilities"},
     {"loss", "binary_cross_entropy", "sigmoid of the output against 0 or 1"},

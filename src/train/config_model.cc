@@ -1,6 +1,7 @@
 // [model]: a list of layers becomes a Sequential; the sizes of inputs follow from the layers before.
 #include "base/error.h"
 #include "bp/gpt.h"
+#include "bp/onnx.h"
 #include "bp/recurrent.h"
 #include "train/config.h"
 #include "train/config_section.h"
@@ -143,6 +144,10 @@ LayerPtr gpt(Section& s, const Shape& in) {
                                                                        : nn::FeedForward::gelu});
 }
 
+LayerPtr onnx_model(Section& s) {
+  return make<onnx::Model>(s.text("file"), onnx::ImportOptions{.channels_last = s.boolean("channels_first")});
+}
+
 template <class L> LayerPtr recurrent(Section& s, const Shape& in) {
   nn::RecurrentOptions o;
   o.layers = s.integer("layers");
@@ -231,6 +236,7 @@ LayerPtr layer(Section& s, const Shape& in) {
   if (type == "lstm") return recurrent<nn::LSTM>(s, in);
   if (type == "residual") return residual(s, in);
   if (type == "gpt") return gpt(s, in);
+  if (type == "onnx") return onnx_model(s);
   return norm(s, in);
 }
 

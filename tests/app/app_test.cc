@@ -162,6 +162,36 @@ TEST_F(App, TrainsEvaluatesAndPredicts) {
   EXPECT_GE(right, 40);
 }
 
+TEST_F(App, ExportsAndImports) {
+  ASSERT_EQ(bp({"train", "net.toml"}).code, 0);
+  for (const char* file : {"m.onnx", "m.safetensors", "m.npz"}) {
+    const Outcome out = bp({"export", "runs/net", "-o", file});
+    ASSERT_EQ(out.code, 0) << out.err;
+    EXPECT_EQ(out.out, std::string(file) + " is written\n");
+  }
+  EXPECT_EQ(io::read_safetensors(at("m.safetensors")).metadata.at("bp.layout"), "pytorch");
+  EXPECT_EQ(io::read_npz(at("m.npz")).size(), io::read_safetensors(at("m.safetensors")).tensors.size());
+  const Outcome in = bp({"import", "m.onnx", "-o", "tuned"});
+  ASSERT_EQ(in.code, 0) << in.err;
+  EXPECT_THAT(in.out, HasSubstr("input       input  f32[?, 2]\n"));
+  EXPECT_THAT(read(at("tuned/train.toml")),
+              HasSubstr("input = [2]\nlayers = [{ type = \"onnx\", file = \"model.onnx\" }]"));
+
+  // Without a step of training the model is the one that was exported.
+  std::string toml = read(at("net.toml"));
+  const auto from = toml.find("layers = ["), to = toml.find("]\n", from);
+  toml.replace(from, to + 1 - from, "layers = [{ type = \"onnx\", file = \"tuned/model.onnx\" }]");
+  write("tuned.toml", toml);
+  const Outcome still = bp({"train", "tuned.toml", "--set", "optimizer.lr=0", "--set", "train.epochs=1"});
+  ASSERT_EQ(still.code, 0) << still.err;
+  EXPECT_EQ(bp({"eval", "runs/tuned"}).out, bp({"eval", "runs/net"}).out);
+  EXPECT_EQ(bp({"export", "runs/net", "-o", "m.pt"}).code, 2);
+  write("bad.onnx", "nothing of the kind");
+  const Outcome bad = bp({"import", "bad.onnx"});
+  EXPECT_EQ(bad.code, 5);
+  EXPECT_THAT(bad.err, HasSubstr("bad.onnx: not an ONNX file, or damaged"));
+}
+
 TEST_F(App, TrainsOnTextAndWritesSome) {
   std::string text;
   for (int i = 0; i < 60; ++i) text += "abcdefgh";

@@ -1,8 +1,10 @@
 // What the oracles run: a benchmark case with weights from a file, or as it begins, writes its outputs and its weights.
-// usage: oracle_cases CASE [--load WEIGHTS] [--x X.npy --y Y.npy] [--save WEIGHTS] [--onnx MODEL.onnx [--first 1]]
-// Names in WEIGHTS (.safetensors or .npz) are those of the PyTorch model of tests/oracles/cases.py.
+// usage: oracle_cases CASE [--load WEIGHTS] [--x X.npy --y Y.npy [--from MODEL.onnx]] [--save WEIGHTS] [--onnx
+// MODEL.onnx [--first 1]] Names in WEIGHTS (.safetensors or .npz) are those of the PyTorch model of
+// tests/oracles/cases.py.
 #include <cstdio>
 #include <exception>
+#include <optional>
 
 #include "../../bench/cases.h"
 #include "bp/io.h"
@@ -49,8 +51,10 @@ int run(int argc, char** argv) {
   const bp::Rename rename = rename_of(name);
   if (const std::string path = option("load"); !path.empty())
     bp::detail::load_state(path, c.state(), nullptr, {.rename = rename});
+  std::optional<bp::onnx::Model> read;
+  if (const std::string path = option("from"); !path.empty()) read.emplace(path);
   if (const std::string x = option("x"); !x.empty()) {
-    auto model = bp::compile([&](bp::Tensor in) { return c.model(in); });
+    auto model = bp::compile([&](bp::Tensor in) { return read ? (*read)(in) : c.model(in); });
     const bp::Tensor y = model(bp::io::read_npy(x));
     bp::io::write_npy(option("y"), {y.dtype(), y.shape(), y.buffer()});
   }

@@ -1,6 +1,6 @@
 # needs: onnx onnxruntime numpy
 """Every benchmark model, exported: onnx's checker finds nothing, its shape inference agrees, and onnxruntime computes
-what we do, at batches that the export never saw."""
+what we do, at batches that the export never saw. Read back by us, too."""
 
 import pathlib
 import sys
@@ -41,3 +41,6 @@ for case in oracle.CASES:
             oracle.run("tests/oracle_cases", case, "--x", x_file, "--y", y_file)
             theirs = outputs(path, x if first else oracle.channels_last(x))
             oracle.check_close(f"{case}, batch {batch}", np.load(y_file), theirs)
+            np.save(x_file, x if first else oracle.channels_last(x))
+            oracle.run("tests/oracle_cases", case, "--x", x_file, "--y", y_file, "--from", path)
+            oracle.check_close(f"{case}, batch {batch}, read back", np.load(y_file), theirs)

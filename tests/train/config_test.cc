@@ -180,11 +180,10 @@ TEST(Config, EveryLayerLossOptimizerAndScheduleCanBeMade) {
                      type + "\", units = 3, output = \"last\", bias = false, segment = 2 }");
     EXPECT_EQ(parse(text).make_model()(zeros({2, 8, 3})).shape(), (Shape{2, 5})) << type;
   }
-  std::string tried =
-      std::string(kGood) +
-      "\"conv1d\" \"conv3d\" \"global_avg_pool\" \"global_max_pool\" "
-      "\"conv_transpose1d\" \"conv_transpose3d\" \"embedding\" \"rnn\" \"gru\" \"lstm\" \"gpt\"";  // gpt:
-                                                                                                   // sample_test.cc
+  std::string tried = std::string(kGood) +
+                      "\"conv1d\" \"conv3d\" \"global_avg_pool\" \"global_max_pool\" "
+                      "\"conv_transpose1d\" \"conv_transpose3d\" \"embedding\" \"rnn\" \"gru\" \"lstm\" \"gpt\" "
+                      "\"onnx\"";  // gpt: sample_test.cc, onnx: app_test.cc
   for (const std::string& layer : layers) tried += layer;
   for (const std::string& type : types_of("layer")) EXPECT_THAT(tried, HasSubstr("\"" + type + "\""));
   for (const char* type : {"1d", "3d"}) {

@@ -1,0 +1,108 @@
+# needs: onnx numpy
+"""The node tests that the onnx project ships (Debian's libonnx-testdata: ONNX 1.12, operator set 17), quantised ones and
+those on sequences, maps, optional values or strings aside: at least nine of ten give the expected outputs, and every
+other one is refused by the name of its operator.
+usage: onnx_import.py BUILD [--list]     --list: what is refused, and why"""
+
+import collections
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "support"))
+
+import subprocess
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+import oracle
+
+DATA = pathlib.Path("/usr/share/libonnx-testdata/data/node")
+NEWEST = 17
+# What cannot be equal: numbers drawn by another generator, and bfloat16 that the data cut off where we round to nearest.
+UNLIKE = {"test_training_dropout" + rest for rest in ("", "_default", "_default_mask", "_mask")}
+UNLIKE |= {"test_cast_FLOAT_to_BFLOAT16"}
+
+
+def ops_of(graph):
+    for node in graph.node:
+        yield node.op_type
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from ops_of(attribute.g)
+
+
+def counts(model):
+    """Whether the test is among those asked for."""
+    ports = list(model.graph.input) + list(model.graph.output)
+    if any(p.type.WhichOneof("value") != "tensor_type" for p in ports):
+        return False  # sequences, maps, optional values
+    if any(p.type.tensor_type.elem_type == onnx.TensorProto.STRING for p in ports):
+        return False
+    ops = set(ops_of(model.graph))
+    if any("quantize" in op.lower() or op.startswith("QLinear") or op.endswith("Integer") for op in ops):
+        return False
+    if any("Sequence" in op or "Optional" in op for op in ops):
+        return False
+    return all(o.domain in ("", "ai.onnx") and o.version <= NEWEST for o in model.opset_import)
+
+
+def value(path, port):
+    array = numpy_helper.to_array(onnx.TensorProto.FromString(path.read_bytes()))
+    if port.type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16:  # stored as words
+        return (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return array
+
+
+def difference(ours, theirs):
+    """What is wrong, or None."""
+    if ours.shape != theirs.shape:
+        return f"shape {ours.shape}, expected {theirs.shape}"
+    tolerance = 1e-3 if theirs.dtype == np.float16 else 1e-3 if theirs.dtype.kind == "f" else 0  # onnx's own
+    if not np.allclose(ours.astype(np.float64), theirs.astype(np.float64), rtol=tolerance, atol=1e-7, equal_nan=True):
+        return f"off by {np.abs(ours.astype(np.float64) - theirs.astype(np.float64)).max(initial=0):.3g}"
+    return None
+
+
+if not DATA.is_dir():
+    print(f"skipped: there is no {DATA}: Debian's package libonnx-testdata brings it", file=sys.stderr)
+    sys.exit(77)
+
+cases, lines = [], []
+for folder in sorted(DATA.iterdir()):
+    model = onnx.load(folder / "model.onnx")
+    if not counts(model):
+        continue
+    for data in sorted(folder.glob("test_data_set_*")):
+        inputs = sorted(data.glob("input_*.pb"), key=lambda p: int(p.stem.split("_")[1]))
+        prefix = oracle.scratch / f"{folder.name}.{data.name}."
+        cases.append((folder.name, model.graph, data, prefix))
+        lines.append(" ".join(map(str, [folder / "model.onnx", prefix, *inputs])))
+done = subprocess.run([oracle.build / "tests/oracle_import"], input="\n".join(lines) + "\n", capture_output=True, text=True)
+assert done.returncode == 0, f"oracle_import: {done.returncode}\n{done.stderr}"
+answers = done.stdout.splitlines()
+assert len(answers) == len(cases), f"{len(answers)} answers for {len(cases)} cases"
+
+passed, refused, wrong = 0, collections.defaultdict(list), []
+for (name, graph, data, prefix), answer in zip(cases, answers, strict=True):
+    if answer.startswith("refused"):
+        refused[answer[8:]].append(name)
+        if not any(op in answer for op in ops_of(graph)) and "BFLOAT16" not in name:  # which the data hold as integers
+            wrong.append(f"{name}: refused without naming an operator: {answer[8:]}")
+        continue
+    problems = []
+    for k, path in enumerate(sorted(data.glob("output_*.pb"), key=lambda p: int(p.stem.split("_")[1]))):
+        problem = difference(np.load(f"{prefix}{k}.npy"), value(path, graph.output[k]))
+        if problem:
+            problems.append(f"output {k}: {problem}")
+    if problems and name not in UNLIKE:
+        wrong.append(f"{name}: {'; '.join(problems)}")
+    elif not problems:
+        passed += 1
+print(f"{passed} of {len(cases)} pass ({100 * passed / len(cases):.1f}%)")
+if "--list" in sys.argv:
+    for why, names in sorted(refused.items()):
+        print(f"refused: {', '.join(names)}: {why}")
+assert not wrong, "\n" + "\n".join(wrong)
+assert passed >= 0.9 * len(cases)
