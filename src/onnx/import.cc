@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <stdexcept>
 
 #include "base/nearest.h"
 #include "bp/io.h"
@@ -40,13 +41,13 @@ double Call::number(std::string_view name, double otherwise) const {
   const proto::Attribute* a = find(name);
   return a != nullptr ? static_cast<double>(a->f) : otherwise;
 }
-std::string Call::text(std::string_view name, std::string otherwise) const {
+std::string Call::text(std::string_view name, const std::string& otherwise) const {
   const proto::Attribute* a = find(name);
-  return a != nullptr ? a->s : std::move(otherwise);
+  return a != nullptr ? a->s : otherwise;
 }
-Ints64 Call::integers(std::string_view name, Ints64 otherwise) const {
+Ints64 Call::integers(std::string_view name, const Ints64& otherwise) const {
   const proto::Attribute* a = find(name);
-  return a != nullptr ? a->ints : std::move(otherwise);
+  return a != nullptr ? a->ints : otherwise;
 }
 std::vector<float> Call::numbers(std::string_view name) const {
   const proto::Attribute* a = find(name);
@@ -69,18 +70,21 @@ void Call::require_known(std::size_t i) const {
         fmt::format("input {} (\"{}\") must be known before anything runs, but depends on an argument or a parameter",
                     i, node.inputs[i]));
 }
-Ints64 Call::integers_at(std::size_t i, std::string_view attribute, Ints64 otherwise) const {
+Ints64 Call::integers_at(std::size_t i, std::string_view attribute, const Ints64& otherwise) const {
   if (has(i)) return values(i);
-  return integers(attribute, std::move(otherwise));
+  return integers(attribute, otherwise);
 }
 int Call::axis(std::int64_t value, int rank) const {
   if (value < -rank || value >= rank) refuse(fmt::format("the axis {} is out of range for rank {}", value, rank));
   return static_cast<int>(value < 0 ? value + rank : value);
 }
 
+// What a small file could claim without holding it.
+constexpr std::int64_t kMostConstants = std::int64_t{1} << 29;
+
 bool is_known(const Tensor& t) {
   const auto& n = *t.node();
-  return n.evaluated() && n.trace == 0 && n.cell.expired();
+  return n.evaluated() && n.trace == 0 && !n.tracked && n.cell.expired();  // and no gradient asks for it
 }
 
 Tensors computed_now(const std::function<Tensors()>& f) {
@@ -91,6 +95,8 @@ Tensors computed_now(const std::function<Tensors()>& f) {
   } outside;
   Tensors out;
   for (const Tensor& t : f()) {
+    if (t.defined() && t.numel() > kMostConstants)
+      fail(ErrorKind::value, "a constant of {} is too large", t.type().str());
     // A leaf over the value, which knows nothing of where it came from.
     out.push_back(t.defined() ? Tensor::from_buffer(t.buffer(), t.dtype(), t.shape()) : Tensor());
   }
@@ -204,7 +210,7 @@ struct Model::Run final : Host {
       const proto::Node& n = call.node;
       throw Error(e.kind(),
                   fmt::format("[onnx] {}{}: {}", n.op, n.name.empty() ? "" : " \"" + n.name + "\"", e.what()));
-    }
+    } catch (const std::out_of_range&) { call.refuse("an attribute or operand has too few values"); }
   }
 
   static bool has_graph(const proto::Node& n) {

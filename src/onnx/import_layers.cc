@@ -78,6 +78,7 @@ struct LayerImport {
     return w;
   }
   static Ints64 kernel_shape(const Call& c, const Tensor& w) {
+    if (w.rank() < 3) c.refuse(fmt::format("expected a kernel [out, in, k..], got {}", w.shape()));
     return c.integers("kernel_shape", Ints64(w.shape().begin() + 2, w.shape().end()));
   }
 
@@ -104,6 +105,8 @@ struct LayerImport {
     const Ints64 rest = c.integers("output_padding", Ints64(n, 0)), wanted = c.integers("output_shape");
     const Ints64 pads = c.integers("pads", Ints64(2 * n, 0));
     const std::string automatic = c.text("auto_pad", "NOTSET");
+    if (rest.size() != n || (!wanted.empty() && wanted.size() < n))
+      c.refuse("output_padding or output_shape do not fit the kernel");
     Ints64 spatial(n, 0);
     for (std::size_t d = 0; d < n; ++d) {
       const std::int64_t in = x.shape()[static_cast<int>(d) + 2], reach = win.dilation[d] * (win.kernel[d] - 1) + 1;
@@ -233,6 +236,7 @@ struct LayerImport {
   static Tensors local_response_norm(const Call& c) {
     const Tensor& x = c.at(0);
     const std::int64_t size = c.integer("size"), before = (size - 1) / 2;
+    if (x.rank() < 2 || size < 1 || size > 4096) c.refuse(fmt::format("a size of {} for an input {}", size, x.shape()));
     Ints64 low(static_cast<std::size_t>(x.rank()), 0), high = low;
     low[1] = before, high[1] = size - 1 - before;
     const Tensor squares = pad(square(x), low, high);

@@ -1,5 +1,6 @@
 // ONNX's elementwise operators, reductions and products.
-#include <algorithm>
+#include <fmt/format.h>
+
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -112,6 +113,7 @@ struct MathImport {
     if (c.opset >= 13) return {F(x, c.axis(c.integer("axis", -1), x.rank()))};
     const int axis = static_cast<int>(c.integer("axis", 1));
     const int from = axis < 0 ? axis + x.rank() : axis;
+    if (from < 0 || from > x.rank()) c.refuse(fmt::format("the axis {} is out of range for rank {}", axis, x.rank()));
     std::int64_t rows = 1;
     for (int d = 0; d < from; ++d) rows *= x.shape()[d];
     return {reshape(F(reshape(x, {rows, -1}), 1), x.shape())};

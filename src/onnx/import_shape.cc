@@ -130,7 +130,7 @@ struct ShapeImport {
   static Tensors split(const Call& c) {
     const Tensor& x = c.at(0);
     const int axis = c.axis(c.integer("axis", 0), x.rank());
-    const auto parts = static_cast<std::int64_t>(c.node.outputs.size());
+    const auto parts = std::max<std::int64_t>(1, static_cast<std::int64_t>(c.node.outputs.size()));
     Ints64 sizes = c.integers_at(1, "split");
     if (sizes.empty()) sizes.assign(static_cast<std::size_t>(parts), x.size(axis) / parts);
     Tensors out;
@@ -201,10 +201,15 @@ struct ShapeImport {
     return out;
   }
 
+  static std::int64_t block_size(const Call& c) {
+    const std::int64_t b = c.integer("blocksize");
+    if (c.at(0).rank() != 4 || b < 1 || b > 4096)
+      c.refuse(fmt::format("a block of {} for an input {}", b, c.at(0).shape()));
+    return b;
+  }
   static Tensors depth_to_space(const Call& c) {
     const Tensor& x = c.at(0);
-    const std::int64_t b = c.integer("blocksize"), n = x.size(0), depth = x.size(1) / (b * b), h = x.size(2),
-                       w = x.size(3);
+    const std::int64_t b = block_size(c), n = x.size(0), depth = x.size(1) / (b * b), h = x.size(2), w = x.size(3);
     const Tensor y = c.text("mode", "DCR") == "DCR"
                          ? transpose(reshape(x, Shape{n, b, b, depth, h, w}), {0, 3, 4, 1, 5, 2})
                          : transpose(reshape(x, Shape{n, depth, b, b, h, w}), {0, 1, 4, 2, 5, 3});
@@ -212,8 +217,7 @@ struct ShapeImport {
   }
   static Tensors space_to_depth(const Call& c) {
     const Tensor& x = c.at(0);
-    const std::int64_t b = c.integer("blocksize"), n = x.size(0), depth = x.size(1), h = x.size(2) / b,
-                       w = x.size(3) / b;
+    const std::int64_t b = block_size(c), n = x.size(0), depth = x.size(1), h = x.size(2) / b, w = x.size(3) / b;
     const Tensor y = transpose(reshape(x, Shape{n, depth, h, b, w, b}), {0, 3, 5, 1, 2, 4});
     return {reshape(y, Shape{n, depth * b * b, h, w})};
   }
@@ -238,12 +242,19 @@ struct ShapeImport {
   static Tensors gather_elements(const Call& c) {
     const Tensor& x = c.at(0);
     const int axis = c.axis(c.integer("axis", 0), x.rank());
+    if (c.at(1).rank() != x.rank()) c.refuse(fmt::format("indices {} beside an input {}", c.at(1).shape(), x.shape()));
     return {take_along(cropped(x, c.at(1).shape(), axis), wrapped(c.at(1), x.size(axis)), axis)};
   }
   static Tensor cropped(Tensor x, const Shape& to, int axis) {
     for (int d = 0; d < x.rank(); ++d)
       if (d != axis && to[d] != x.shape()[d]) x = slice(x, d, 0, to[d]);
     return x;
+  }
+  static void require_tuples(const Call& c, int rank, int batch) {
+    const Tensor& indices = c.at(1);
+    if (indices.rank() < 1 || batch < 0 || indices.rank() <= batch || indices.size(-1) + batch > rank ||
+        indices.size(-1) < 1)
+      c.refuse(fmt::format("indices {} do not fit an input {}", indices.shape(), c.at(0).shape()));
   }
   // Row-major positions of the tuples along the last axis, among the first k axes from `from` on; i64[..].
   static Tensor positions(const Tensor& indices, const Shape& shape, int from) {
@@ -259,6 +270,7 @@ struct ShapeImport {
   static Tensors gather_nd(const Call& c) {
     const Tensor &x = c.at(0), &indices = c.at(1);
     const auto batch = static_cast<int>(c.integer("batch_dims", 0));
+    require_tuples(c, x.rank(), batch);
     const auto depth = static_cast<int>(indices.size(-1));
     Tensor at = positions(indices, x.shape(), batch);
     std::int64_t outer = 1, inner = 1;
@@ -276,6 +288,7 @@ struct ShapeImport {
   // x with rows replaced, or added to: through what lies at each place, counted.
   static Tensors scatter_nd(const Call& c) {
     const Tensor &x = c.at(0), &indices = c.at(1), &updates = c.at(2);
+    require_tuples(c, x.rank(), 0);
     const auto depth = static_cast<int>(indices.size(-1));
     std::int64_t rows = 1, width = 1;
     for (int d = 0; d < x.rank(); ++d) (d < depth ? rows : width) *= x.shape()[d];
@@ -307,6 +320,7 @@ struct ShapeImport {
   static Tensors one_hot_of(const Call& c) {
     const Tensor& indices = c.at(0);
     const auto depth = static_cast<std::int64_t>(c.values<double>(1).at(0));
+    if (depth < 0 || depth > (1 << 30)) c.refuse(fmt::format("a depth of {}", depth));
     const int rank = indices.rank() + 1, axis = c.axis(c.integer("axis", -1), rank);
     Shape shape = indices.shape();
     shape.insert(axis, depth);

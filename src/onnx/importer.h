@@ -48,8 +48,8 @@ class Call {
   std::int64_t integer(std::string_view name, std::int64_t otherwise) const;
   std::int64_t integer(std::string_view name) const;
   double number(std::string_view name, double otherwise) const;
-  std::string text(std::string_view name, std::string otherwise) const;
-  Ints64 integers(std::string_view name, Ints64 otherwise = {}) const;
+  std::string text(std::string_view name, const std::string& otherwise) const;
+  Ints64 integers(std::string_view name, const Ints64& otherwise = {}) const;
   std::vector<float> numbers(std::string_view name) const;
   std::vector<std::string> texts(std::string_view name) const;
   const proto::Graph& graph(std::string_view name) const;
@@ -62,7 +62,7 @@ class Call {
     return in[i].to_vector<T>();
   }
   // Of operand i, or of an attribute, where operator sets moved one to the other.
-  Ints64 integers_at(std::size_t i, std::string_view attribute, Ints64 otherwise = {}) const;
+  Ints64 integers_at(std::size_t i, std::string_view attribute, const Ints64& otherwise = {}) const;
   int axis(std::int64_t value, int rank) const;
 
   Host& host;

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <filesystem>
 
 #include "bp/bp.h"
@@ -152,6 +153,44 @@ TEST_F(OnnxImport, RefusesByName) {
                 model_of({{"Relu", "a", "", {"nowhere"}, {"y"}, {}}}, {})(ones({1, 3}));
               }),
               HasSubstr("\"nowhere\" is made by no node"));
+}
+
+struct Mixed {
+  nn::Conv2d conv{2, 3, 3};
+  nn::BatchNorm norm{3};
+  nn::LSTM lstm{3, 2};
+  nn::Linear head{2, 2};
+  Tensor operator()(const Tensor& x) const {
+    const Tensor y = max_pool(relu(norm(conv(x))), PoolOptions{.window = {2}, .padding = {1}});
+    return head(lstm(reshape(y, {x.size(0), -1, 3})));
+  }
+  BP_FIELDS(Mixed, conv, norm, lstm, head)
+};
+
+// Whatever a file says: numbers, or an Error.
+TEST_F(OnnxImport, DamagedModelsThrowOrCompute) {
+  Mixed net;
+  nn::init(net, Key{1});
+  export_onnx(path_, net, {{f32, {1, 6, 5, 2}}});
+  const Buffer b = io::read_file(path_);
+  const std::vector<std::byte> good(b.as<std::byte>(), b.as<std::byte>() + b.bytes());
+  const Tensor x = ones({2, 6, 5, 2});
+  int refused = 0;
+  for (std::size_t i = 0; i < good.size(); ++i) {
+    Buffer bad = Buffer::allocate(good.size());
+    std::memcpy(bad.mutable_data(), good.data(), good.size());
+    bad.as_mutable<std::byte>()[i] ^= static_cast<std::byte>(i % 3 == 0 ? 0x01 : i % 3 == 1 ? 0x80 : 0x07);
+    try {
+      Model(bad, "f")(x).to_vector<float>();
+    } catch (const Error&) { ++refused; }
+  }
+  EXPECT_GT(refused, static_cast<int>(good.size()) / 3);
+}
+
+TEST_F(OnnxImport, GradientsReachTheInput) {
+  const Model model = model_of({{"Mul", "m", "", {"x", "x"}, {"y"}, {}}}, {});
+  const Tensor x = watch(Tensor::from(std::vector<float>{1, 2, 3}, {1, 3}));
+  EXPECT_EQ(grad(sum(model(x)), x).to_vector<float>(), (std::vector<float>{2, 4, 6}));
 }
 
 }  // namespace
