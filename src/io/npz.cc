@@ -129,16 +129,16 @@ Bytes ZipReader::packed_bytes(const ZipEntry& e) const {
 bool inflate_raw(Bytes in, Buffer& out) {
   z_stream z{};
   if (inflateInit2(&z, -MAX_WBITS) != Z_OK) return false;
-  constexpr std::size_t kMaxCall = std::numeric_limits<uInt>::max();
+  constexpr std::size_t kMostAtOnce = std::numeric_limits<uInt>::max();
   std::size_t taken = 0, used = 0;
   std::byte spare{};
   int result = Z_OK;
   while (result == Z_OK) {
     const bool full = used == out.bytes();
     z.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(in.data() + taken));
-    z.avail_in = static_cast<uInt>(std::min(in.size() - taken, kMaxCall));
+    z.avail_in = static_cast<uInt>(std::min(in.size() - taken, kMostAtOnce));
     z.next_out = full ? reinterpret_cast<Bytef*>(&spare) : out.as_mutable<Bytef>() + used;
-    z.avail_out = full ? 1 : static_cast<uInt>(std::min(out.bytes() - used, kMaxCall));
+    z.avail_out = full ? 1 : static_cast<uInt>(std::min(out.bytes() - used, kMostAtOnce));
     const uInt in_before = z.avail_in, out_before = z.avail_out;
     result = inflate(&z, Z_NO_FLUSH);
     taken += in_before - z.avail_in;

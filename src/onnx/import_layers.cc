@@ -56,6 +56,9 @@ struct LayerImport {
     const Ints64 pads = c.integers("pads", Ints64(2 * n, 0));
     if (w.stride.size() != n || w.dilation.size() != n || pads.size() != 2 * n)
       c.refuse("strides, dilations or pads do not fit the kernel");
+    for (const Ints64& sizes : {w.kernel, w.stride, w.dilation, pads})
+      for (const std::int64_t v : sizes)
+        if (std::abs(v) > (1 << 24)) c.refuse(fmt::format("a window size of {}", v));
     const std::string automatic = c.text("auto_pad", "NOTSET");
     for (std::size_t d = 0; d < n; ++d) {
       if (w.stride[d] < 1 || w.dilation[d] < 1 || w.kernel[d] < 1)

@@ -72,6 +72,9 @@ struct ShapeImport {
           c.refuse("a size of 0 takes over a dimension that the input does not have");
         to[d] = x.shape()[static_cast<int>(d)];
       }
+      if (to[d] < -1 || to[d] > (std::int64_t{1} << 46) ||
+          product > (std::int64_t{1} << 46) / std::max<std::int64_t>(1, to[d]))
+        c.refuse(fmt::format("the sizes {} make no shape", fmt::join(to, ", ")));
       if (to[d] == -1)
         unknown = static_cast<std::int64_t>(d);
       else

@@ -175,16 +175,16 @@ TEST_F(OnnxImport, DamagedModelsThrowOrCompute) {
   const Buffer b = io::read_file(path_);
   const std::vector<std::byte> good(b.as<std::byte>(), b.as<std::byte>() + b.bytes());
   const Tensor x = ones({2, 6, 5, 2});
-  int refused = 0;
-  for (std::size_t i = 0; i < good.size(); ++i) {
+  int tried = 0, refused = 0;
+  for (std::size_t i = 0; i < good.size(); i += 4, ++tried) {
     Buffer bad = Buffer::allocate(good.size());
     std::memcpy(bad.mutable_data(), good.data(), good.size());
-    bad.as_mutable<std::byte>()[i] ^= static_cast<std::byte>(i % 3 == 0 ? 0x01 : i % 3 == 1 ? 0x80 : 0x07);
+    bad.as_mutable<std::byte>()[i] ^= static_cast<std::byte>(tried % 3 == 0 ? 0x01 : tried % 3 == 1 ? 0x80 : 0x07);
     try {
       Model(bad, "f")(x).to_vector<float>();
     } catch (const Error&) { ++refused; }
   }
-  EXPECT_GT(refused, static_cast<int>(good.size()) / 3);
+  EXPECT_GT(refused, tried / 3);
 }
 
 TEST_F(OnnxImport, GradientsReachTheInput) {
