@@ -34,6 +34,15 @@ void announce(const std::string& folder, const train::Config& c, const train::Da
   if (sets.test) rows += fmt::format(", {} test", sets.test->size());
   fmt::print(stderr, "{}: {} rows; {} parameters; a step needs {} and {:.3g} GFLOP\n", folder, rows,
              nn::parameter_count(c.model), bytes_text(static_cast<double>(step.planned_peak_bytes)), step.flops / 1e9);
+  if (!sets.streamed.empty()) fmt::print(stderr, "{}\n", sets.streamed);
+}
+
+// Where the data hold training up.
+void warn_of_waiting(ProgressBar& bar, const train::Epoch& e, const std::string& source) {
+  constexpr double kShare = 0.05, kSeconds = 1;
+  if (e.waited < kSeconds || e.waited < kShare * e.seconds) return;
+  bar.note(fmt::format("warning: training waited {:.0f}% of the epoch for {}: more data.workers may help",
+                       100 * e.waited / e.seconds, source));
 }
 
 void conclude(const train::Report& report, const train::Config& c, const TrainOptions& o) {
@@ -64,9 +73,17 @@ int train(const TrainOptions& o) {
   {
     ProgressBar bar(c.task, o.quiet);
     train::Hooks hooks;
-    if (!o.quiet) hooks.on_begin = announce;
+    std::string source;
+    hooks.on_begin = [&](const std::string& folder, const train::Config& config, const train::Datasets& sets,
+                         const ExecutableInfo& step) {
+      source = sets.train->name();
+      if (!o.quiet) announce(folder, config, sets, step);
+    };
     hooks.on_step = [&](const train::Progress& p) { bar.step(p); };
-    hooks.on_epoch = [&](const train::Epoch& e) { bar.epoch(e, c.train.epochs); };
+    hooks.on_epoch = [&](const train::Epoch& e) {
+      bar.epoch(e, c.train.epochs);
+      if (!o.quiet) warn_of_waiting(bar, e, source);
+    };
     hooks.on_warning = [&](const std::string& message) { bar.note("warning: " + message); };
     hooks.interrupted = [] { return g_stop != 0; };
     report = o.resume.empty() ? train_run(c, o.out.empty() ? "runs/" + c.name : o.out, hooks)

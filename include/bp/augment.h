@@ -148,6 +148,8 @@ class Augmented final : public data::Source {
   std::int64_t size() const override { return source_->size(); }
   data::Batch fetch(std::span<const std::int64_t> rows, Key key) const override;
   void check_targets(std::int64_t classes, const char* what) const override { source_->check_targets(classes, what); }
+  std::string name() const override { return source_->name(); }
+  bool reads_forward() const override { return source_->reads_forward(); }
 
  private:
   struct Sample;

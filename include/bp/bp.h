@@ -33,6 +33,7 @@
 #include "bp/scan.h"
 #include "bp/schedule.h"
 #include "bp/shape.h"
+#include "bp/stream.h"
 #include "bp/tensor.h"
 #include "bp/text.h"
 #include "bp/train.h"

@@ -37,6 +37,11 @@ class Source {
   // Class ids that are all known beforehand, against [0, classes): throws Error(value) naming the row. Sources that do
   // not know them leave it to the compiled step, which looks at each batch.
   virtual void check_targets(std::int64_t /*classes*/, const char* /*what*/) const {}
+  // What messages call it: the path where it has one.
+  virtual std::string name() const { return "the data"; }
+  // True of a source that can only read forward and shuffles by itself (bp/stream.h): a loader then asks for places
+  // 0, 1, ... of the epoch instead of shuffling.
+  virtual bool reads_forward() const { return false; }
 };
 
 // Mean and standard deviation (with 1/N) of every channel: of the last dimension, or of everything when `x` is [N].
@@ -90,11 +95,30 @@ class ArrayDataset final : public Source {
 // A permutation of [0, n) that depends only on (n, key).
 std::vector<std::int64_t> permutation(std::int64_t n, Key key);
 
-// Throws Error(value) naming the first row that holds NaN or an infinity, and the value. Integers always pass.
-void check_finite(const Array& a, const char* what);
+// Another one, computed place by place: no memory, whatever n. A Feistel network over the bits of the place whose
+// results outside [0, n) are put through it again (Black and Rogaway 2002), so that every row comes exactly once.
+class Permutation {
+ public:
+  Permutation(std::int64_t n, Key key);  // throws Error(value) for n outside [0, 2^62]
+  std::int64_t size() const noexcept { return n_; }
+  std::int64_t operator()(std::int64_t place) const noexcept;  // in [0, n)
+
+ private:
+  std::int64_t n_;
+  Key key_;
+  int low_ = 1, high_ = 1;  // bits of the two halves
+};
+
+// Rows that are ordered by a table of 8 bytes a row (permutation()); more are ordered by Permutation.
+inline constexpr std::int64_t kTabledRows = std::int64_t{1} << 22;
+
+// Throws Error(value) naming the first row that holds NaN or an infinity, and the value. Integers always pass. `rows`
+// are the numbers of the rows in messages, of a batch for instance; empty: 0, 1, ...
+void check_finite(const Array& a, const char* what, std::span<const std::int64_t> rows = {});
 // Throws Error(value) naming the first row whose class id is outside [0, classes), Error(dtype) when `labels` are not
 // integers.
-void check_labels(const Array& labels, std::int64_t classes, const char* what = "labels");
+void check_labels(const Array& labels, std::int64_t classes, const char* what = "labels",
+                  std::span<const std::int64_t> rows = {});
 
 struct LoaderOptions {
   std::int64_t batch_size = 32;
@@ -103,7 +127,24 @@ struct LoaderOptions {
   std::optional<bool> drop_last{};  // leave out a last, smaller batch; unset: as `shuffle` (training drops, evaluation
                                     // keeps)
   int threads = 1;                  // that fetch ahead; 0: fetch in next(). The batches are the same for any number
-  int depth = 4;                    // batches fetched ahead at most
+  // Batches fetched ahead at most, those that are being fetched included: what the loader holds beside the one handed
+  // out.
+  int depth = 4;
+  // Seconds that next() waits for a batch before it throws Error(io) naming the source and the batch; 0: for ever. A
+  // thread that hangs in the source is then left behind: it ends when its call returns, and holds the source until
+  // then.
+  double timeout = 0;
+};
+
+// Of all batches since the loader was made.
+struct LoaderStats {
+  std::int64_t batches = 0;  // handed out
+  std::uint64_t bytes = 0;   // of their x and y
+  double waited = 0;         // seconds that the consumer spent in next()
+  double longest_wait = 0;
+  double fetching = 0;  // seconds of all threads together in Source::fetch()
+  double slowest = 0;   // seconds of the slowest fetch, and which one it was:
+  std::int64_t slowest_epoch = 0, slowest_batch = 0;
 };
 
 // The next batch to come: batch `batch` of epoch `epoch`. All that has to be saved to resume exactly.
@@ -113,7 +154,8 @@ struct LoaderState {
   friend bool operator==(const LoaderState&, const LoaderState&) = default;
 };
 
-// Hands out mini-batches epoch after epoch. The order of an epoch is a permutation that depends only on (key, epoch).
+// Hands out mini-batches epoch after epoch. The order of an epoch is a permutation that depends only on (key, epoch):
+// a table up to kTabledRows rows, otherwise Permutation.
 // Used by one consumer at a time. What a fetching thread throws is rethrown by next() in the place of its batch; the
 // call after that tries the batch again.
 class DataLoader {
@@ -128,6 +170,7 @@ class DataLoader {
   std::int64_t batches() const noexcept;  // in an epoch
   const Source& source() const noexcept;
   const LoaderOptions& options() const noexcept;
+  LoaderStats stats() const;
 
   // The next batch, or none at the end of the epoch; then the next call begins the next epoch.
   std::optional<Batch> next();

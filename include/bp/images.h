@@ -58,6 +58,8 @@ class ImageFolder final : public Source {
   Batch fetch(std::span<const std::int64_t> rows, Key key = Key{}) const override;
   void check_targets(std::int64_t classes, const char* what) const override;
 
+  std::string name() const override { return folder_; }
+
   const std::vector<std::string>& classes() const noexcept { return options_.classes; }
   const std::string& path(std::int64_t row) const;  // throws Error(value) outside [0, size())
 
@@ -75,6 +77,7 @@ class ImageFolder final : public Source {
   };
   const Entry& entry(std::int64_t row) const;
   ImageFolder subset(std::vector<std::int64_t> rows) const;
+  std::string folder_;
   ImageFolderOptions options_;
   std::shared_ptr<const std::vector<Entry>> entries_;
   std::vector<std::int64_t> rows_;  // of entries_

@@ -85,6 +85,35 @@ std::vector<std::pair<std::string, Array>> parse_npz(Bytes bytes, std::string_vi
 // numpy.savez_compressed, else as numpy.savez.
 void write_npz(const std::string& path, std::span<const std::pair<std::string, Array>> arrays, bool compress = false);
 
+// ---- Rows of an array file --------------------------------------------------------------------------------------
+
+// An NPY (C order) or IDX file, told by its first bytes, that stays on disk and is read row by row. The values are
+// those of read_npy() and read_idx(). Reads do not map the file: nothing of it stays in the process, and a file that is
+// shortened or a disk that fails is an Error naming the path, not a signal.
+class ArrayFile {
+ public:
+  // Throws as read_npy() and read_idx() do; Error(format), with the remedy, for gzip, Fortran order or a scalar.
+  explicit ArrayFile(const std::string& path);
+
+  const std::string& path() const noexcept;
+  DType dtype() const noexcept;         // of the values read
+  const Shape& shape() const noexcept;  // [rows, ..]
+  std::int64_t rows() const noexcept { return shape()[0]; }
+  std::uint64_t file_bytes() const noexcept;
+
+  // Rows in the order given: [n, ..]. From any thread; neighbours are read together, and the system is told of all of
+  // them before the first is waited for. Throws Error(value) for a row outside [0, rows()), Error(io) or Error(format)
+  // naming the path and the row when reading fails.
+  Array read(std::span<const std::int64_t> rows) const;
+  // Rows [first, first + n).
+  Array read(std::int64_t first, std::int64_t n) const;
+
+ private:
+  void check_row(std::int64_t row) const;
+  struct Impl;
+  std::shared_ptr<const Impl> impl_;
+};
+
 // ---- CSV (RFC 4180, with a header) -------------------------------------------------------------------------------
 
 enum class Missing {
@@ -128,6 +157,30 @@ Table read_csv(const std::string& path, const CsvOptions& options = {}, const Re
 Table parse_csv(Bytes bytes, std::string_view name, const CsvOptions& options = {});
 // Numbers are written in their shortest form that reads back the same; categorical columns as text.
 void write_csv(const std::string& path, const Table& table, char delimiter = ',');
+
+// A CSV file that stays on disk and is read row by row. It is passed over once, to count its rows, to note where every
+// k-th begins (k grows with the file: at most 2^20 places are kept, 16 MiB) and to find categories that are not given.
+// Rows are numbered without those that Missing::drop_row leaves out.
+class CsvFile {
+ public:
+  // Throws as read_csv() does, but fields that are not numbers are found by read(); Error(format), with the remedy, for
+  // gzip, and for a record of more than 16 MiB.
+  explicit CsvFile(const std::string& path, const CsvOptions& options = {});
+
+  const std::string& path() const noexcept;
+  std::int64_t rows() const noexcept;
+  std::uint64_t file_bytes() const noexcept;
+  // As given, with the columns and categories that were found.
+  const CsvOptions& options() const noexcept;
+
+  // Rows in the order given, as read_csv() reads them. From any thread. Throws Error(value) for a row outside
+  // [0, rows()), and as read_csv() does, naming the line.
+  Table read(std::span<const std::int64_t> rows) const;
+
+ private:
+  struct Impl;
+  std::shared_ptr<const Impl> impl_;
+};
 
 // A CSV file that grows by a row an epoch; every row is on disk when append() returns.
 class HistoryWriter {

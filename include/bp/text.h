@@ -87,6 +87,8 @@ class TextBlocks final : public Source {
   std::int64_t size() const override { return count_; }
   Batch fetch(std::span<const std::int64_t> rows, Key key = Key{}) const override;
 
+  std::string name() const override { return name_; }
+
   std::int64_t context() const noexcept { return context_; }
   const Array& ids() const noexcept { return ids_; }
 
@@ -94,6 +96,7 @@ class TextBlocks final : public Source {
   std::int64_t start_of(std::int64_t row, Key key) const;
   Array ids_;
   std::int64_t context_, stride_, count_;
+  std::string name_;
 };
 
 }  // namespace bp::data

@@ -78,6 +78,8 @@ struct Epoch {
   Metrics train;
   std::optional<Metrics> validation;
   double seconds = 0;  // of training, without validation
+  // Seconds of them that training waited for data; the rest it computed.
+  double waited = 0;
 };
 
 enum class Stop { epochs, early_stopping, converged, interrupted, max_steps, max_seconds, target };

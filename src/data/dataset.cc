@@ -1,10 +1,12 @@
 // Datasets in memory: gathering rows into batches with the transform on the way, subsets, splits and checks.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 
 #include "base/error.h"
 #include "bp/data.h"
+#include "data/split.h"
 
 namespace bp::data {
 
@@ -200,17 +202,8 @@ ArrayDataset ArrayDataset::take(std::int64_t n) const {
 }
 
 std::pair<ArrayDataset, ArrayDataset> ArrayDataset::split(double fraction, Key key) const {
-  if (!(fraction > 0 && fraction < 1))
-    fail(ErrorKind::value, "[split] a validation fraction of {}: expected more than 0 and less than 1", fraction);
-  if (size() < 2) fail(ErrorKind::value, "[split] a dataset of one row cannot be split");
-  const auto wanted = static_cast<std::int64_t>(std::llround(fraction * static_cast<double>(size())));
-  const std::int64_t count = std::clamp<std::int64_t>(wanted, 1, size() - 1);
-  std::vector<std::int64_t> order = permutation(size(), key.fold("split"));
-  std::sort(order.begin(), order.begin() + count);  // ascending rows read memory forward
-  std::sort(order.begin() + count, order.end());
-  const std::span<const std::int64_t> rows(order);
-  const auto n = static_cast<std::size_t>(count);
-  return {subset(rows.subspan(n)), subset(rows.first(n))};
+  const auto [larger, smaller] = split_rows(size(), fraction, key);
+  return {subset(larger), subset(smaller)};
 }
 
 std::vector<std::int64_t> permutation(std::int64_t n, Key key) {
@@ -221,7 +214,52 @@ std::vector<std::int64_t> permutation(std::int64_t n, Key key) {
   return p;
 }
 
-void check_finite(const Array& a, const char* what) {
+std::int64_t held_out_of(std::int64_t n, double fraction) {
+  if (!(fraction > 0 && fraction < 1))
+    fail(ErrorKind::value, "[split] a validation fraction of {}: expected more than 0 and less than 1", fraction);
+  if (n < 2) fail(ErrorKind::value, "[split] a dataset of one row cannot be split");
+  return std::clamp<std::int64_t>(std::llround(fraction * static_cast<double>(n)), 1, n - 1);
+}
+
+SplitRows split_rows(std::int64_t n, double fraction, Key key) {
+  const std::int64_t count = held_out_of(n, fraction);
+  std::vector<std::int64_t> order = permutation(n, key.fold("split"));
+  const auto middle = order.begin() + count;
+  std::sort(order.begin(), middle);  // ascending rows read memory forward
+  std::sort(middle, order.end());
+  return {{middle, order.end()}, {order.begin(), middle}};
+}
+
+Permutation::Permutation(std::int64_t n, Key key) : n_(n), key_(key) {
+  if (n < 0 || n > std::int64_t{1} << 62) fail(ErrorKind::value, "[permutation] of {} rows: expected 0 to 2^62", n);
+  const int bits =
+      std::max(2, static_cast<int>(std::bit_width(static_cast<std::uint64_t>(std::max<std::int64_t>(n, 1) - 1))));
+  low_ = bits / 2;
+  high_ = bits - low_;
+}
+
+std::int64_t Permutation::operator()(std::int64_t place) const noexcept {
+  constexpr std::uint64_t kRounds = 16;
+  const std::uint64_t low_mask = (std::uint64_t{1} << low_) - 1, high_mask = (std::uint64_t{1} << high_) - 1;
+  auto x = static_cast<std::uint64_t>(place);
+  do {
+    std::uint64_t low = x & low_mask, high = x >> low_;
+    for (std::uint64_t round = 0; round < kRounds; round += 2) {
+      high ^= key_.fold(round).fold(low).value & high_mask;
+      low ^= key_.fold(round + 1).fold(high).value & low_mask;
+    }
+    x = high << low_ | low;
+  } while (x >= static_cast<std::uint64_t>(n_));  // fewer than two turns on average
+  return static_cast<std::int64_t>(x);
+}
+
+namespace {
+std::int64_t number_of(std::int64_t row, std::span<const std::int64_t> rows) {
+  return rows.empty() ? row : rows[static_cast<std::size_t>(row)];
+}
+}  // namespace
+
+void check_finite(const Array& a, const char* what, std::span<const std::int64_t> rows) {
   if (!is_float(a.dtype) || a.numel() == 0) return;
   const std::int64_t length = a.numel() / a.rows();
   dispatch(a.dtype, [&](auto zero) {
@@ -231,14 +269,14 @@ void check_finite(const Array& a, const char* what) {
       for (std::int64_t i = 0; i < a.numel(); ++i) {
         const auto v = static_cast<double>(values[i]);
         if (!std::isfinite(v))
-          fail(ErrorKind::value, "[data] {}: row {}, element {} is {}: expected finite numbers", what, i / length,
-               i % length, v);
+          fail(ErrorKind::value, "[data] {}: row {}, element {} is {}: expected finite numbers", what,
+               number_of(i / length, rows), i % length, v);
       }
     }
   });
 }
 
-void check_labels(const Array& labels, std::int64_t classes, const char* what) {
+void check_labels(const Array& labels, std::int64_t classes, const char* what, std::span<const std::int64_t> rows) {
   if (!is_integer(labels.dtype))
     fail(ErrorKind::dtype, "[data] {}: class ids must be integers, got {}", what, name_of(labels.dtype));
   const std::int64_t length = labels.rows() == 0 ? 1 : std::max<std::int64_t>(1, labels.numel() / labels.rows());
@@ -248,7 +286,8 @@ void check_labels(const Array& labels, std::int64_t classes, const char* what) {
     for (std::int64_t i = 0; i < labels.numel(); ++i) {
       const auto v = static_cast<std::int64_t>(values[i]);
       if (v < 0 || v >= classes)
-        fail(ErrorKind::value, "[data] {}: row {} has class {}: expected 0 to {}", what, i / length, v, classes - 1);
+        fail(ErrorKind::value, "[data] {}: row {} has class {}: expected 0 to {}", what, number_of(i / length, rows), v,
+             classes - 1);
     }
   });
 }

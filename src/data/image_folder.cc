@@ -94,7 +94,8 @@ std::string joined(const std::vector<std::string>& names) {
 
 }  // namespace
 
-ImageFolder::ImageFolder(const std::string& folder, ImageFolderOptions options) : options_(std::move(options)) {
+ImageFolder::ImageFolder(const std::string& folder, ImageFolderOptions options)
+    : folder_(folder), options_(std::move(options)) {
   check(options_);
   const std::vector<std::string> found = subfolders(folder);
   const bool given = !options_.classes.empty();

@@ -199,7 +199,7 @@ std::pair<Array, Array> split_text(const Array& ids, double fraction) {
 }
 
 TextBlocks::TextBlocks(Array ids, std::int64_t context, BlockPlan plan, const std::string& name)
-    : ids_(std::move(ids)), context_(context), stride_(plan.stride), count_(plan.count) {
+    : ids_(std::move(ids)), context_(context), stride_(plan.stride), count_(plan.count), name_(name) {
   if (ids_.shape.rank() != 1 || !is_integer(ids_.dtype))
     fail(ErrorKind::shape, "[text] {}: expected ids [n] of integers, got {} {}", name, name_of(ids_.dtype), ids_.shape);
   if (context < 1) fail(ErrorKind::value, "[text] {}: a context of {}: expected 1 or more", name, context);

@@ -1,5 +1,5 @@
 // IDX, the format of MNIST: 0, 0, type, rank, then big-endian 32-bit sizes, then big-endian values, row-major.
-#include "io/file.h"
+#include "io/array_file.h"
 
 namespace bp::io {
 
@@ -41,23 +41,29 @@ const Type& type_of(Bytes bytes, std::string_view name) {
 }
 }  // namespace
 
-Array parse_idx(Bytes bytes, std::string_view name) {
-  const Type& type = type_of(bytes, name);
-  const int rank = std::to_integer<int>(bytes[3]);
+Stored idx_layout(Bytes head, std::uint64_t size, std::string_view name) {
+  const Type& type = type_of(head, name);
+  const int rank = std::to_integer<int>(head[3]);
   if (rank > Shape::kMaxRank)
     fail(ErrorKind::format, "{}: {} dimensions, at most {} are supported", name, rank, Shape::kMaxRank);
   const std::size_t header = 4 + 4 * static_cast<std::size_t>(rank);
-  if (bytes.size() < header) fail(ErrorKind::format, "{}: the IDX header is truncated", name);
-  Shape shape;
+  if (head.size() < header) fail(ErrorKind::format, "{}: the IDX header is truncated", name);
+  Stored stored{.offset = header, .shape = {}, .size = type.size, .dtype = type.dtype};
   for (int i = 0; i < rank; ++i)
-    shape.push_back(load<std::uint32_t>(bytes.data() + 4 + 4 * static_cast<std::size_t>(i), true));
-  const std::size_t present = bytes.size() - header;
-  if (present % type.size != 0 || claimed_elements(shape) != present / type.size)
-    fail(ErrorKind::format, "{}: the header claims values of {} bytes in shape {}, but {} bytes follow", name,
-         type.size, shape, present);
-  Array out = Array::empty(type.dtype, shape);
-  read_values(bytes.data() + header, type, out);
-  return out;
+    stored.shape.push_back(load<std::uint32_t>(head.data() + 4 + 4 * static_cast<std::size_t>(i), true));
+  check_claim(stored, size, name);
+  stored.plain = type.code == 0x08;
+  stored.decode = [&type](const std::byte* from, const Shape& shape) {
+    Array out = Array::empty(type.dtype, shape);
+    read_values(from, type, out);
+    return out;
+  };
+  return stored;
+}
+
+Array parse_idx(Bytes bytes, std::string_view name) {
+  const Stored stored = idx_layout(bytes, bytes.size(), name);
+  return stored.decode(bytes.data() + stored.offset, stored.shape);
 }
 
 Array read_idx(const std::string& path, const ReadLimits& limits) {

@@ -4,6 +4,7 @@
 #include <limits>
 #include <optional>
 
+#include "io/array_file.h"
 #include "io/file.h"
 #include "io/npy.h"
 
@@ -188,10 +189,15 @@ void refuse_wrapped(const Array& out, std::string_view name) {
       fail(ErrorKind::format, "{}: the unsigned value {} does not fit i64", name, static_cast<std::uint64_t>(v));
 }
 
+// Whether values lie in the file as in an Array.
+bool is_plain(const NpyHeader& header, const NpyType& type) {
+  const bool ordered = !header.fortran && header.descr[0] != '>' && std::endian::native == std::endian::little;
+  return ordered && type.size == size_of(type.dtype) && type.code[0] != 'b' && type.code != "u8";
+}
+
 Array values_of(const std::byte* from, const NpyHeader& header, const NpyType& type, std::string_view name) {
   Array out = Array::empty(type.dtype, header.shape);
-  const bool plain = !header.fortran && header.descr[0] != '>' && std::endian::native == std::endian::little;
-  if (plain && type.size == size_of(type.dtype) && type.code[0] != 'b' && type.code != "u8") {
+  if (is_plain(header, type)) {
     if (out.bytes() != 0) std::memcpy(out.buffer.mutable_data(), from, out.bytes());
     return out;
   }
@@ -227,26 +233,36 @@ std::string_view descr_of(DType t) {
 }
 }  // namespace
 
-Array parse_npy(Bytes bytes, std::string_view name) {
-  if (bytes.size() < 10 || std::memcmp(bytes.data(), kMagic, kMagicSize) != 0)
+Stored npy_layout(Bytes head, std::uint64_t size, std::string_view name) {
+  if (head.size() < 10 || std::memcmp(head.data(), kMagic, kMagicSize) != 0)
     fail(ErrorKind::format, "{}: not an NPY file: the magic \"\\x93NUMPY\" is missing", name);
-  const int version = std::to_integer<int>(bytes[6]);
+  const int version = std::to_integer<int>(head[6]);
   if (version < 1 || version > 3)
     fail(ErrorKind::format, "{}: NPY version {} is unknown: expected 1, 2 or 3", name, version);
   const std::size_t prefix = version == 1 ? 10 : 12;
-  if (bytes.size() < prefix) fail(ErrorKind::format, "{}: the NPY header is truncated", name);
+  if (head.size() < prefix) fail(ErrorKind::format, "{}: the NPY header is truncated", name);
   const std::size_t length =
-      version == 1 ? load<std::uint16_t>(bytes.data() + 8, false) : load<std::uint32_t>(bytes.data() + 8, false);
-  if (length > bytes.size() - prefix)
-    fail(ErrorKind::format, "{}: the NPY header claims {} bytes, {} are there", name, length, bytes.size() - prefix);
-  const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + prefix, length);
+      version == 1 ? load<std::uint16_t>(head.data() + 8, false) : load<std::uint32_t>(head.data() + 8, false);
+  if (length > head.size() - prefix)
+    fail(ErrorKind::format, "{}: the NPY header claims {} bytes, {} are there", name, length, head.size() - prefix);
+  const std::string_view text(reinterpret_cast<const char*>(head.data()) + prefix, length);
   const NpyHeader header = HeaderParser(text, name).parse();
   const NpyType& type = type_of(header, name);
-  const std::size_t present = bytes.size() - prefix - length;
-  if (present % type.size != 0 || claimed_elements(header.shape) != present / type.size)
-    fail(ErrorKind::format, "{}: the header claims values of {} bytes in shape {}, but {} bytes follow", name,
-         type.size, header.shape, present);
-  return values_of(bytes.data() + prefix + length, header, type, name);
+  Stored stored{.offset = prefix + length, .shape = header.shape, .size = type.size, .dtype = type.dtype};
+  check_claim(stored, size, name);
+  stored.plain = is_plain(header, type);
+  stored.by_columns = header.fortran && header.shape.rank() > 1;
+  stored.decode = [header, &type, name = std::string(name)](const std::byte* from, const Shape& shape) {
+    NpyHeader part = header;
+    part.shape = shape;
+    return values_of(from, part, type, name);
+  };
+  return stored;
+}
+
+Array parse_npy(Bytes bytes, std::string_view name) {
+  const Stored stored = npy_layout(bytes, bytes.size(), name);
+  return stored.decode(bytes.data() + stored.offset, stored.shape);
 }
 
 Array read_npy(const std::string& path, const ReadLimits& limits) {

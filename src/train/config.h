@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "bp/images.h"
 #include "bp/layers.h"
 #include "bp/optim.h"
+#include "bp/stream.h"
 #include "bp/text.h"
 #include "bp/train.h"
 #include "train/toml.h"
@@ -30,6 +32,8 @@ struct DataConfig {
   double validation_fraction = 0;
   std::int64_t limit = 0, max_pixels = 0;
   int workers = 1;
+  double timeout = 0;
+  std::optional<bool> stream;  // unset: by the size of the file
   std::vector<std::string> classes;
   std::optional<double> scale;
   std::vector<double> mean, std;
@@ -75,10 +79,11 @@ struct Config {
 Config read_config(const std::string& path, const std::vector<std::string>& overrides = {});
 Config parse_config(Node root, const std::string& folder, const std::string& name);
 
-using SourcePtr = std::shared_ptr<const data::Source>;
+using data::SourcePtr;
 struct Datasets {
   SourcePtr train, validation, test;  // the last two null when there are none
   SourcePtr altered;                  // train through [[augment]]; train itself without
+  std::string streamed;               // what is read from disk and how it is shuffled; empty: nothing
 };
 // Reads and checks the files (labels, NaN, shapes against the model). What is found out on the way (means and
 // deviations, categories, input columns) goes into `config` and its tree, so that other data are treated alike.
@@ -104,6 +109,30 @@ nn::Sequential read_layers(Node& layers, const std::string& path, Shape& shape);
 void read_data(Section data, const std::string& folder, Config& config);
 // Bytes become (x * scale - mean) / std: as what is divided by 255 and normalised, of so many channels.
 augment::StepPtr normalization(const DataConfig& data, double scaled_by);
+
+// Targets as the loss wants them: class ids in i64, values in the model's dtype, [N] as [N, 1]. Checked; `rows` are
+// their numbers in messages.
+Array adapted_targets(const Config& config, const Array& targets, const std::string& path,
+                      std::span<const std::int64_t> rows = {});
+// [N, input..]; throws Error(shape), opened by `path`, for rows of another size.
+Array reshaped_inputs(const Config& config, const Array& inputs, const std::string& path);
+// Mean and deviation that make x * scale, then (x - mean) / std, of what normalized() is given; none: x stays as it is.
+std::optional<data::Moments> rescaling(const Config& config, DType inputs);
+// Those of the training rows, which become mean and std of the configuration.
+void record_moments(Config& config, const data::Moments& moments, DType inputs);
+// The steps of [[augment]] on images that are scaled only, then mean and std.
+augment::Pipeline altering(const Config& config);
+Config without_moments(const Config& config);
+io::CsvOptions csv_options(const Config& config);
+// Keeps the input columns and the texts of ids of a table, so that other files are read alike.
+void record_columns(Config& config, const io::Table& table);
+
+// Files that stay on disk (config_stream.cc).
+bool is_streamed(const Config& config, const Files& files);
+Datasets load_streams(Config& config);
+SourcePtr load_stream(Config& config, const Files& files);
+// One split that is no part of the training file, from memory or disk.
+SourcePtr load_whole(Config& config, const Files& files);
 
 // format = "images" (config_images.cc).
 Datasets load_image_folders(Config& config);

@@ -57,32 +57,6 @@ void read_csv_options(Section& s, Config& c) {
     }
 }
 
-Array reshaped_inputs(const Config& c, Array x, const std::string& path) {
-  Shape shape{x.rows()};
-  for (int i = 0; i < c.input.rank(); ++i) shape.push_back(c.input[i]);
-  if (x.rows() == 0) fail(ErrorKind::format, "{}: holds no rows", path);
-  if (x.numel() / x.rows() != c.input.numel())
-    fail(ErrorKind::shape, "{}: rows of {} do not fit model.input {}", path, x.shape, c.input);
-  return x.reshaped(shape);
-}
-
-// Class ids in i64; other targets in the model's dtype, [N] as [N, 1].
-Array adapted_targets(const Config& c, const Array& y, const std::string& path) {
-  if (c.task == Task::classification && is_integer(y.dtype)) {
-    const Array ids = convert(y, DType::i64);
-    data::check_labels(ids, c.output.back(), path.c_str());
-    return ids;
-  }
-  Array values = convert(y, c.dtype);
-  if (values.shape.rank() == 1 && c.output.rank() == 1) values = values.reshaped({values.rows(), 1});
-  data::check_finite(values, path.c_str());
-  Shape expected{values.rows()};
-  for (int i = 0; i < c.output.rank(); ++i) expected.push_back(c.output[i]);
-  if (values.shape != expected)
-    fail(ErrorKind::shape, "{}: targets {} do not fit the model's output {}", path, y.shape, expected);
-  return values;
-}
-
 data::ArrayDataset with_checks(const Config& c, const Files& files, const Array& x, const Array& y,
                                const std::vector<std::string>& classes) {
   data::check_finite(x, files.inputs.c_str());
@@ -108,13 +82,68 @@ data::ArrayDataset read_npy(const Config& c, const Files& files) {
   return with_checks(c, files, x, y, c.data.classes);
 }
 
-std::vector<std::string> all_columns(const Config& c) {
-  std::vector<std::string> columns = c.data.csv.columns;
-  if (!columns.empty()) columns.push_back(c.data.target);
-  return columns;
+Array input_columns(const Config& c, const io::Table& table) {
+  return c.data.one_hot ? table.one_hot(c.data.csv.columns, c.dtype) : table.matrix(c.data.csv.columns, c.dtype);
 }
 
-// Keeps the input columns and the texts of ids, so that other files are read alike.
+data::ArrayDataset read_csv(Config& c, const Files& files, bool training) {
+  const io::Table table = io::read_csv(files.inputs, csv_options(c));
+  table.column(c.data.target);  // throws, naming the nearest, when it is missing
+  if (training) record_columns(c, table);
+  return with_checks(c, files, input_columns(c, table), table.column(c.data.target).values, c.data.classes);
+}
+
+data::ArrayDataset read_files(Config& c, const Files& files, bool training) {
+  if (c.data.format == "csv") return read_csv(c, files, training);
+  return c.data.format == "idx" ? read_idx(c, files) : read_npy(c, files);
+}
+
+// x * scale, then (x - mean) / std.
+data::ArrayDataset transformed(const Config& c, const data::ArrayDataset& set) {
+  const std::optional<data::Moments> m = rescaling(c, set.inputs().dtype);
+  return m ? set.normalized(m->mean, m->stddev) : set;
+}
+
+void read_image_options(Section& s, Config& c) {
+  c.data.max_pixels = s.integer("max_pixels");
+  if (c.task != Task::classification) s.wrong("format", "the folders of images are classes: expected cross_entropy");
+  if (c.input.rank() != 3 || (c.input[2] != 1 && c.input[2] != 3))
+    s.wrong("format", fmt::format("expected model.input = [height, width, 1 or 3], got {}", c.input));
+}
+
+}  // namespace
+
+Array reshaped_inputs(const Config& c, const Array& x, const std::string& path) {
+  Shape shape{x.rows()};
+  for (int i = 0; i < c.input.rank(); ++i) shape.push_back(c.input[i]);
+  if (x.rows() == 0) fail(ErrorKind::format, "{}: holds no rows", path);
+  if (x.numel() / x.rows() != c.input.numel())
+    fail(ErrorKind::shape, "{}: rows of {} do not fit model.input {}", path, x.shape, c.input);
+  return x.reshaped(shape);
+}
+
+Array adapted_targets(const Config& c, const Array& y, const std::string& path, std::span<const std::int64_t> rows) {
+  if (c.task == Task::classification && is_integer(y.dtype)) {
+    const Array ids = convert(y, DType::i64);
+    data::check_labels(ids, c.output.back(), path.c_str(), rows);
+    return ids;
+  }
+  Array values = convert(y, c.dtype);
+  if (values.shape.rank() == 1 && c.output.rank() == 1) values = values.reshaped({values.rows(), 1});
+  data::check_finite(values, path.c_str(), rows);
+  Shape expected{values.rows()};
+  for (int i = 0; i < c.output.rank(); ++i) expected.push_back(c.output[i]);
+  if (values.shape != expected)
+    fail(ErrorKind::shape, "{}: targets {} do not fit the model's output {}", path, y.shape, expected);
+  return values;
+}
+
+io::CsvOptions csv_options(const Config& c) {
+  io::CsvOptions options = c.data.csv;
+  if (!options.columns.empty()) options.columns.push_back(c.data.target);
+  return options;
+}
+
 void record_columns(Config& c, const io::Table& table) {
   DataConfig& d = c.data;
   Node& tree = subtable(c.root, "data");
@@ -133,58 +162,39 @@ void record_columns(Config& c, const io::Table& table) {
   if (!d.classes.empty()) tree.set("classes", Node::list(d.classes));
 }
 
-Array input_columns(const Config& c, const io::Table& table) {
-  return c.data.one_hot ? table.one_hot(c.data.csv.columns, c.dtype) : table.matrix(c.data.csv.columns, c.dtype);
-}
-
-data::ArrayDataset read_csv(Config& c, const Files& files, bool training) {
-  io::CsvOptions options = c.data.csv;
-  options.columns = all_columns(c);
-  const io::Table table = io::read_csv(files.inputs, options);
-  table.column(c.data.target);  // throws, naming the nearest, when it is missing
-  if (training) record_columns(c, table);
-  return with_checks(c, files, input_columns(c, table), table.column(c.data.target).values, c.data.classes);
-}
-
-data::ArrayDataset read_files(Config& c, const Files& files, bool training) {
-  if (c.data.format == "csv") return read_csv(c, files, training);
-  return c.data.format == "idx" ? read_idx(c, files) : read_npy(c, files);
-}
-
-std::vector<float> floats(const std::vector<double>& values) { return {values.begin(), values.end()}; }
-
-// x * scale, then (x - mean) / std. normalized() divides bytes by 255 itself, so that is taken back.
-data::ArrayDataset transformed(const Config& c, const data::ArrayDataset& set) {
+// normalized() divides bytes by 255 itself, so that is taken back.
+std::optional<data::Moments> rescaling(const Config& c, DType inputs) {
   const DataConfig& d = c.data;
-  const bool bytes = set.inputs().dtype == DType::u8;
-  if (!bytes && !d.scale && d.mean.empty() && d.std.empty() && is_float(set.inputs().dtype)) return set;
+  const bool bytes = inputs == DType::u8;
+  if (!bytes && !d.scale && d.mean.empty() && d.std.empty() && is_float(inputs)) return std::nullopt;
   const double base = bytes ? 1.0 / 255 : 1.0, scale = d.scale.value_or(base);
   const std::size_t n = std::max<std::size_t>(1, std::max(d.mean.size(), d.std.size()));
-  std::vector<double> mean = d.mean, deviation = d.std;
-  if (mean.empty()) mean.assign(n, 0.0);
-  if (deviation.empty()) deviation.assign(n, 1.0);
-  if (mean.size() == 1) mean.assign(n, mean[0]);
-  if (deviation.size() == 1) deviation.assign(n, deviation[0]);
-  for (double& m : mean) m *= base / scale;
-  for (double& s : deviation) s *= base / scale;
-  return set.normalized(floats(mean), floats(deviation));
+  const auto spread = [&](const std::vector<double>& values, double otherwise) {
+    std::vector<float> all;
+    for (std::size_t i = 0; i < n; ++i)
+      all.push_back(
+          static_cast<float>((values.empty() ? otherwise : values[values.size() == 1 ? 0 : i]) * (base / scale)));
+    return all;
+  };
+  return data::Moments{spread(d.mean, 0), spread(d.std, 1)};
 }
 
-// The training rows through the steps of [[augment]], which see scaled images.
-SourcePtr altered(const Config& c, const data::ArrayDataset& set) {
+Config without_moments(const Config& c) {
   Config scaled = c;
   scaled.data.mean.clear();
   scaled.data.std.clear();
-  std::vector<augment::StepPtr> steps = c.augment.steps();
-  steps.push_back(normalization(c.data, 1));
-  return augment::augmented(transformed(scaled, set), augment::Pipeline(std::move(steps)));
+  return scaled;
 }
 
-// Mean and deviation after scaling, from the training rows, into the configuration.
-void find_moments(Config& c, const data::ArrayDataset& set) {
+augment::Pipeline altering(const Config& c) {
+  std::vector<augment::StepPtr> steps = c.augment.steps();
+  steps.push_back(normalization(c.data, 1));
+  return augment::Pipeline(std::move(steps));
+}
+
+void record_moments(Config& c, const data::Moments& m, DType inputs) {
   DataConfig& d = c.data;
-  const data::Moments m = set.moments();
-  const double base = set.inputs().dtype == DType::u8 ? 1.0 / 255 : 1.0, ratio = d.scale.value_or(base) / base;
+  const double base = inputs == DType::u8 ? 1.0 / 255 : 1.0, ratio = d.scale.value_or(base) / base;
   d.mean.assign(m.mean.begin(), m.mean.end());
   d.std.assign(m.stddev.begin(), m.stddev.end());
   for (double& x : d.mean) x *= ratio;
@@ -195,15 +205,6 @@ void find_moments(Config& c, const data::ArrayDataset& set) {
   tree.set("normalize", Node::of(false));
   d.normalize = false;
 }
-
-void read_image_options(Section& s, Config& c) {
-  c.data.max_pixels = s.integer("max_pixels");
-  if (c.task != Task::classification) s.wrong("format", "the folders of images are classes: expected cross_entropy");
-  if (c.input.rank() != 3 || (c.input[2] != 1 && c.input[2] != 3))
-    s.wrong("format", fmt::format("expected model.input = [height, width, 1 or 3], got {}", c.input));
-}
-
-}  // namespace
 
 augment::StepPtr normalization(const DataConfig& d, double scaled_by) {
   const std::size_t channels = std::max<std::size_t>(1, std::max(d.mean.size(), d.std.size()));
@@ -244,6 +245,7 @@ void read_data(Section s, const std::string& folder, Config& c) {
     s.wrong("validation_fraction", "data.validation is given too: give one of them");
   d.limit = s.integer("limit");
   d.workers = static_cast<int>(s.integer("workers"));
+  d.timeout = s.number("timeout");
   if (d.format == "text") return read_text_options(s, c);
   d.classes = s.texts("classes");
   if (c.task == Task::classification && !d.classes.empty() &&
@@ -259,12 +261,14 @@ void read_data(Section s, const std::string& folder, Config& c) {
   if (d.normalize && !(d.mean.empty() && d.std.empty()))
     s.wrong("normalize", "mean or std is given too: give one of them");
   if (d.format == "csv") read_csv_options(s, c);
+  if (d.format != "images" && s.has("stream")) d.stream = s.boolean("stream");
   if (d.format == "images") read_image_options(s, c);
 }
 
 Datasets load_datasets(Config& c) {
   if (c.data.format == "text") return load_text(c);
   if (c.data.format == "images") return load_image_folders(c);
+  if (is_streamed(c, c.data.train)) return load_streams(c);
   data::ArrayDataset train = read_files(c, c.data.train, true);
   if (c.data.limit > 0) train = train.take(c.data.limit);
   std::optional<data::ArrayDataset> validation;
@@ -273,24 +277,30 @@ Datasets load_datasets(Config& c) {
     train = larger;
     validation = smaller;
   }
-  if (c.data.normalize) find_moments(c, train);
+  if (c.data.normalize) record_moments(c, train.moments(), train.inputs().dtype);
   const auto ready = [&](const data::ArrayDataset& set) {
     return std::make_shared<const data::ArrayDataset>(transformed(c, set));
   };
   Datasets sets;
   sets.train = ready(train);
-  sets.altered = c.augment.empty() ? sets.train : altered(c, train);
+  sets.altered =
+      c.augment.empty() ? sets.train : augment::augmented(transformed(without_moments(c), train), altering(c));
   if (validation) sets.validation = ready(*validation);
-  if (c.data.validation) sets.validation = ready(read_files(c, *c.data.validation, false));
-  if (c.data.test) sets.test = ready(read_files(c, *c.data.test, false));
+  if (c.data.validation) sets.validation = load_whole(c, *c.data.validation);
+  if (c.data.test) sets.test = load_whole(c, *c.data.test);
   return sets;
+}
+
+SourcePtr load_whole(Config& c, const Files& files) {
+  if (is_streamed(c, files)) return load_stream(c, files);
+  return std::make_shared<const data::ArrayDataset>(transformed(c, read_files(c, files, false)));
 }
 
 SourcePtr load_split(Config& c, Split split) {
   if (c.data.format == "text") return load_text(c, split);
   if (c.data.format == "images") return load_image_folder(c, split);
   if (split == Split::test || (split == Split::validation && c.data.validation))
-    return std::make_shared<const data::ArrayDataset>(transformed(c, read_files(c, files_of(c, split), false)));
+    return load_whole(c, files_of(c, split));
   Datasets sets = load_datasets(c);
   if (split == Split::train) return sets.train;
   if (!sets.validation) files_of(c, split);  // throws

@@ -36,6 +36,12 @@ constexpr KeyRule kKeys[] = {
     {"data", "idx csv npy images", "normalize", K::boolean, "false", kAny, "",
      "take mean and std, one a channel, from the training rows; the run's config.toml records them"},
     {"data", "", "workers", K::integer, "1", {1, 256}, "", "threads that read and alter batches ahead of training"},
+    {"data", "", "timeout", K::number, "600.0", kNotNegative, "",
+     "seconds to wait for a batch before the run stops, naming what it waits for; 0: for ever"},
+    {"data", "idx csv npy", "stream", K::boolean, kAbsent, kAny, "",
+     "read rows from disk when a batch wants them, the same ones as from memory (data.md); unless given, where a file "
+     "is "
+     "larger than a quarter of the memory"},
     {"data", "csv", "target", K::text, kRequired, kAny, "", "name of the column to predict"},
     {"data", "csv", "columns", K::texts, kAbsent, kAny, "", "input columns in order; all but the target unless given"},
     {"data", "csv", "categorical", K::texts, "[]", kAny, "",

@@ -95,7 +95,8 @@ data::DataLoader training_loader(const Config& c, const SourcePtr& set) {
            .key = Key{c.seed}.fold("shuffle"),
            .drop_last = true,
            .threads = c.data.workers,
-           .depth = depth_of(c)}};
+           .depth = depth_of(c),
+           .timeout = c.data.timeout}};
 }
 
 data::DataLoader evaluation_loader(const Config& c, const SourcePtr& set) {
@@ -103,7 +104,8 @@ data::DataLoader evaluation_loader(const Config& c, const SourcePtr& set) {
           {.batch_size = std::min(c.eval_batch, set->size()),
            .shuffle = false,
            .threads = c.data.workers,
-           .depth = depth_of(c)}};
+           .depth = depth_of(c),
+           .timeout = c.data.timeout}};
 }
 
 Options options_of(const Config& c, const std::string& folder, std::int64_t batches) {

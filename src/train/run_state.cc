@@ -97,7 +97,7 @@ std::string encode(const Run& run) {
   std::string out(kHeader);
   out += '\n';
   Writer{out}(run.epoch)(run.batch)(run.step)(run.bad_epochs)(run.rollbacks)(run.averaged);
-  Writer{out}(run.best)(run.seconds)(run.elapsed)(run.lr)(run.rate_scale);
+  Writer{out}(run.best)(run.seconds)(run.waited)(run.elapsed)(run.lr)(run.rate_scale);
   Writer{out}(run.loader.epoch)(run.loader.batch)(run.rows)(run.batch_size);
   {
     Writer line(out);
@@ -116,7 +116,7 @@ std::string encode(const Run& run) {
   Writer{out}(static_cast<std::int64_t>(run.history.size()));
   for (const Epoch& e : run.history) {
     Writer line(out);
-    line(e.epoch)(e.lr)(e.seconds)(e.train)(std::int64_t{e.validation.has_value()});
+    line(e.epoch)(e.lr)(e.seconds)(e.waited)(e.train)(std::int64_t{e.validation.has_value()});
     if (e.validation) line(*e.validation);
   }
   return out;
@@ -128,7 +128,7 @@ Run decode(const std::string& text, const std::string& where) {
   Run run;
   for (std::int64_t* n : {&run.epoch, &run.batch, &run.step, &run.bad_epochs, &run.rollbacks, &run.averaged})
     *n = in.integer();
-  for (double* x : {&run.best, &run.seconds, &run.elapsed, &run.lr, &run.rate_scale}) *x = in.number();
+  for (double* x : {&run.best, &run.seconds, &run.waited, &run.elapsed, &run.lr, &run.rate_scale}) *x = in.number();
   for (std::int64_t* n : {&run.loader.epoch, &run.loader.batch, &run.rows, &run.batch_size}) *n = in.integer();
   std::array<double, Sums::kCount> sums{};
   for (double& x : sums) x = in.number();
@@ -146,6 +146,7 @@ Run decode(const std::string& text, const std::string& where) {
     e.epoch = in.integer();
     e.lr = in.number();
     e.seconds = in.number();
+    e.waited = in.number();
     e.train = in.metrics();
     if (in.integer() != 0) e.validation = in.metrics();
     run.history.push_back(e);

@@ -20,6 +20,7 @@ struct Run {
   std::int64_t averaged = 0;                              // weights in the stochastic average
   double best = std::numeric_limits<double>::infinity();  // of what is watched, negated where larger is better
   double seconds = 0;                                     // of the running epoch's training
+  double waited = 0;                                      // of these seconds, for data
   double elapsed = 0;                                     // of all training and validation
   double lr = 0;                                          // of the last step
   double rate_scale = 1;                                  // of schedules, after rollbacks

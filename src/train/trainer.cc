@@ -250,6 +250,7 @@ void Trainer::Impl::report(double seconds, double samples, std::int64_t batches)
 std::optional<Stop> Trainer::Impl::train_epoch(data::DataLoader& loader) {
   Clock::time_point start = Clock::now();
   double before = run.seconds, samples_before = run.sums.samples;
+  double waited = run.waited - loader.stats().waited;
   while (const std::optional<data::Batch> batch = loader.next()) {
     const std::int64_t place = run.batch;
     if (const std::optional<Divergence> why = train_batch(*batch, loader.batches())) {
@@ -257,11 +258,13 @@ std::optional<Stop> Trainer::Impl::train_epoch(data::DataLoader& loader) {
       start = Clock::now();
       before = run.seconds;
       samples_before = run.sums.samples;
+      waited = run.waited - loader.stats().waited;
       continue;
     }
     run.loader = loader.state();
     const double seconds = seconds_since(start);
     run.seconds = before + seconds;
+    run.waited = waited + loader.stats().waited;
     count_time();
     report(seconds, run.sums.samples - samples_before, loader.batches());
     if (!ends_group(place, loader.batches())) continue;
@@ -285,7 +288,8 @@ void Trainer::Impl::close_epoch(const std::optional<Metrics>& validation) {
                     .lr = run.lr,
                     .train = metrics_of(run.sums, options.task),
                     .validation = validation,
-                    .seconds = run.seconds};
+                    .seconds = run.seconds,
+                    .waited = run.waited};
   const Metrics& watched_in = validation ? *validation : epoch.train;
   const double watched = signed_watch(watched_in);
   const bool better = watched < run.best - options.min_delta;
@@ -301,7 +305,7 @@ void Trainer::Impl::close_epoch(const std::optional<Metrics>& validation) {
   run.batch = 0;
   run.loader = {run.loader.epoch + 1, 0};
   run.sums = Sums{};
-  run.seconds = 0;
+  run.seconds = run.waited = 0;
   if (better) {
     show_averages(options.ema > 0);
     save_model(options.best_model);

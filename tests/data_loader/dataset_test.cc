@@ -22,6 +22,41 @@ Array ids(std::int64_t n) {
   return Array::from(v, {n});
 }
 
+TEST(Permutation, TakesEveryPlaceOnceInManyOrders) {
+  for (std::int64_t n : {1, 2, 3, 4, 5, 16, 17, 100, 1023, 1024, 1025, 4099}) {
+    const Permutation p(n, Key(7));
+    std::set<std::int64_t> seen;
+    for (std::int64_t i = 0; i < n; ++i) {
+      EXPECT_EQ(p(i), Permutation(n, Key(7))(i));
+      seen.insert(p(i));
+    }
+    EXPECT_EQ(static_cast<std::int64_t>(seen.size()), n);
+    EXPECT_EQ(*seen.rbegin(), n - 1);
+  }
+  // Each of the 120 orders of five rows comes as often as the others.
+  std::map<std::vector<std::int64_t>, int> orders;
+  constexpr int kDraws = 12000;
+  for (std::uint64_t k = 0; k < kDraws; ++k) {
+    const Permutation p(5, Key(1).fold(k));
+    ++orders[{p(0), p(1), p(2), p(3), p(4)}];
+  }
+  double chi = 0;
+  for (const auto& [order, count] : orders) chi += std::pow(count - kDraws / 120.0, 2) / (kDraws / 120.0);
+  EXPECT_EQ(orders.size(), 120u);
+  EXPECT_LT(chi, 190);  // 119 degrees of freedom: above it once in 25,000
+  // Far beyond a table.
+  const std::int64_t many = std::int64_t{1} << 40;
+  const Permutation p(many - 1, Key(3));
+  double sum = 0;
+  for (std::int64_t i = 0; i < 1000; ++i) {
+    EXPECT_GE(p(i), 0);
+    EXPECT_LT(p(i), many - 1);
+    sum += static_cast<double>(p(i)) / static_cast<double>(many);
+  }
+  EXPECT_NEAR(sum / 1000, 0.5, 0.05);
+  expect_error(ErrorKind::value, "expected 0 to 2^62", [] { Permutation(-1, Key{}); });
+}
+
 TEST(Dataset, GathersRowsAsTheyAre) {
   Rng rng(Key(2));
   for (DType t : {f64, f32, bf16, i64, i32, u8, boolean})

@@ -182,7 +182,59 @@ TEST(DataLoader, StopsInTheMiddleAndMoves) {
   }
 }
 
+// Hangs in one batch until it is let go.
+class Stuck final : public Source {
+ public:
+  std::int64_t size() const override { return 12; }
+  std::string name() const override { return "/net/slow.npy"; }
+  Batch fetch(std::span<const std::int64_t> rows, Key) const override {
+    while (rows[0] == 8 && stuck) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    const Array y = Array::from(Rows(rows.begin(), rows.end()), {static_cast<std::int64_t>(rows.size())});
+    return {y, y};
+  }
+  std::atomic<bool> stuck{true};
+};
+
+TEST(DataLoader, ASourceThatHangsIsNamedAndLeftBehind) {
+  const auto source = std::make_shared<Stuck>();
+  {
+    DataLoader loader(source, {.batch_size = 4, .shuffle = false, .threads = 2, .timeout = 0.05});
+    for (int i = 0; i < 2; ++i) EXPECT_EQ(rows_of(*loader.next())[0], 4 * i);
+    for (int i = 0; i < 2; ++i)
+      expect_error(ErrorKind::io, "/net/slow.npy: epoch 0, batch 2 has not come for 0.05 s", [&] { loader.next(); });
+    source->stuck = false;
+    EXPECT_EQ(rows_of(*loader.next())[0], 8);  // tried again
+    source->stuck = true;
+    EXPECT_FALSE(loader.next().has_value());
+    (void)loader.next();
+  }  // the loader goes although a thread hangs
+  EXPECT_GT(source.use_count(), 1);
+  source->stuck = false;
+  for (int i = 0; i < 1000 && source.use_count() > 1; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_EQ(source.use_count(), 1);
+}
+
+TEST(DataLoader, TellsWhatItWaitedFor) {
+  for (int threads : {0, 2}) {
+    const auto source = std::make_shared<Faulty>();
+    source->broken = false;
+    source->delay_ms = 10;
+    DataLoader loader(source, {.batch_size = 5, .shuffle = false, .threads = threads});
+    while (loader.next()) {}
+    const LoaderStats s = loader.stats();
+    EXPECT_EQ(s.batches, 6);
+    EXPECT_EQ(s.bytes, 30u * 16);
+    EXPECT_GE(s.fetching, 0.06);
+    EXPECT_GE(s.waited, threads == 0 ? 0.06 : 0.01);
+    EXPECT_GE(s.longest_wait, 0.01);
+    EXPECT_LE(s.longest_wait, s.waited);
+    EXPECT_GE(s.slowest, 0.01);
+    EXPECT_EQ(s.slowest_epoch, 0);
+  }
+}
+
 TEST(DataLoader, RefusesBadOptions) {
+  expect_error(ErrorKind::value, "timeout is -1", [] { DataLoader(numbered(5), {.batch_size = 1, .timeout = -1}); });
   expect_error(ErrorKind::value, "batch_size is 0", [] { DataLoader(numbered(5), {.batch_size = 0}); });
   expect_error(ErrorKind::value, "threads is -1", [] { DataLoader(numbered(5), {.batch_size = 1, .threads = -1}); });
   expect_error(ErrorKind::value, "depth is 0", [] { DataLoader(numbered(5), {.batch_size = 1, .depth = 0}); });

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <numeric>
@@ -451,6 +452,103 @@ TEST_F(Data, RegressionTargetsBecomeColumnsAndNaNIsFound) {
   EXPECT_THAT(message_of([&] { load_datasets(c); }, ErrorKind::value), HasSubstr("row 2"));
   io::write_npy(x, Array::from(std::vector<double>(6, 1.0), {3, 2}));
   EXPECT_THAT(message_of([&] { load_datasets(c); }, ErrorKind::format), HasSubstr("do not belong together"));
+}
+
+// Batches of an epoch, with augmentation, one after the other.
+std::vector<data::Batch> batches_of(const SourcePtr& source) {
+  data::DataLoader loader(source, {.batch_size = 5, .key = Key(3), .drop_last = false});
+  std::vector<data::Batch> all;
+  while (auto b = loader.next()) all.push_back(std::move(*b));
+  return all;
+}
+
+void expect_same(const SourcePtr& one, const SourcePtr& other) {
+  ASSERT_EQ(one != nullptr, other != nullptr);
+  if (one == nullptr) return;
+  const auto a = batches_of(one), b = batches_of(other);
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i)
+    for (const auto& [x, y] : {std::pair(a[i].x, b[i].x), std::pair(a[i].y, b[i].y)}) {
+      ASSERT_EQ(x.dtype, y.dtype);
+      ASSERT_EQ(x.shape, y.shape);
+      EXPECT_EQ(std::memcmp(x.buffer.data(), y.buffer.data(), x.bytes()), 0);
+    }
+}
+
+// Everything a configuration may ask of the rows is the same from disk as from memory.
+TEST_F(Data, StreamsTheBatchesThatMemoryGives) {
+  std::string text = "color,a,kind,b\n";
+  std::vector<std::uint8_t> pixels, labels;
+  for (int i = 0; i < 40; ++i) {
+    text += std::string(i % 3 ? "red" : "blue") + "," + std::to_string(i * i) + "," + (i % 2 ? "x" : "y") + "," +
+            (i == 7 ? "NA" : "0.5") + "\n";
+    labels.push_back(static_cast<std::uint8_t>(i % 2));
+    for (int p = 0; p < 16; ++p) pixels.push_back(static_cast<std::uint8_t>(i * p * 31));
+  }
+  write("t.csv", text);
+  const std::string x = folder_ + "/x.idx", y = folder_ + "/y.idx", wide = folder_ + "/x.npy",
+                    narrow = folder_ + "/y.npy";
+  io::write_idx(x, Array::from(pixels, {40, 4, 4}));
+  io::write_idx(y, Array::from(labels, {40}));
+  io::write_npy(wide, convert(Array::from(pixels, {40, 16}), DType::f64));
+  io::write_npy(narrow, Array::from(labels, {40}));
+  const std::string shared = "limit = 37\nvalidation_fraction = 0.25\nnormalize = true\n",
+                    end = "\n[optimizer]\ntype = \"sgd\"\n",
+                    image =
+                        "layers = [{ type = \"flatten\" }, { type = \"linear\", units = 2 }]\n[loss]\ntype = "
+                        "\"cross_entropy\"\n[[augment]]\ntype = \"flip\"\n[[augment]]\ntype = \"mixup\"",
+                    table = "target = \"kind\"\ncategorical = [\"color\"]\none_hot = true\nmissing = \"drop_row\"\n";
+  const std::vector<std::string> texts = {
+      "[data]\nformat = \"csv\"\ntrain = \"t.csv\"\ntest = \"t.csv\"\n" + shared + table +
+          "[model]\ninput = 4\nlayers = [{ type = \"linear\", units = 2 }]\n[loss]\ntype = \"cross_entropy\"" + end,
+      "[data]\nformat = \"idx\"\ntrain = { inputs = \"x.idx\", targets = \"y.idx\" }\n" + shared +
+          "[model]\ninput = [4, 4, 1]\n" + image + end,
+      "[data]\nformat = \"npy\"\ntrain = { inputs = \"x.npy\", targets = \"y.npy\" }\nscale = 0.01\n" + shared +
+          "[model]\ninput = [4, 4, 1]\n" + image + end,
+      "[data]\nformat = \"npy\"\ntrain = { inputs = \"x.npy\", targets = \"y.npy\" }\n[model]\ninput = "
+      "16\nlayers = [{ type = \"linear\", units = 1 }]\n[loss]\ntype = \"l1\"" +
+          end};
+  for (const std::string& toml : texts) {
+    const auto load = [&](const char* stream) {
+      Node root = parse_toml(toml, "net.toml");
+      override_key(root, std::string("data.stream=") + stream);
+      Config c = parse_config(std::move(root), folder_, "net");
+      Datasets sets = load_datasets(c);
+      subtable(c.root, "data").set("stream", Node::of(false));
+      return std::pair(std::move(sets), to_toml(c.root));
+    };
+    const auto [memory, as_memory] = load("false");
+    const auto [disk, as_disk] = load("true");
+    EXPECT_EQ(as_memory, as_disk);  // means, categories, columns
+    EXPECT_EQ(memory.streamed, "");
+    EXPECT_THAT(disk.streamed, HasSubstr("shuffled exactly"));
+    expect_same(memory.train, disk.train);
+    expect_same(memory.altered, disk.altered);
+    expect_same(memory.validation, disk.validation);
+    expect_same(memory.test, disk.test);
+  }
+}
+
+TEST_F(Data, WhatIsWrongInAStreamIsNamedWithItsRow) {
+  const std::string x = folder_ + "/x.npy", y = folder_ + "/y.npy";
+  std::vector<double> in(8, 1.0);
+  std::vector<std::int64_t> ids{0, 1, 2, 7};
+  const std::string text =
+      "[data]\nformat = \"npy\"\nstream = true\ntrain = { inputs = \"x.npy\", targets = \"y.npy\" }\n[model]\n" +
+      std::string(kTwoIn) + "\n[loss]\ntype = \"cross_entropy\"\n[optimizer]\ntype = \"sgd\"\n";
+  const auto read = [&](std::vector<std::int64_t> rows) {
+    io::write_npy(x, Array::from(in, {4, 2}));
+    io::write_npy(y, Array::from(ids, {4}));
+    Config c = parse_config(parse_toml(text, "net.toml"), folder_, "net");
+    return load_datasets(c).train->fetch(rows, Key{});
+  };
+  EXPECT_EQ(read({0, 2}).y.values<std::int64_t>()[1], 2);
+  EXPECT_THAT(message_of([&] { read({2, 3}); }, ErrorKind::value), HasSubstr("y.npy: row 3 has class 7"));
+  in[5] = NAN;
+  EXPECT_THAT(message_of([&] { read({1, 2}); }, ErrorKind::value), HasSubstr("x.npy: row 2, element 1 is nan"));
+  io::write_npy(x, Array::from(std::vector<double>(12, 1.0), {4, 3}));
+  Config c = parse_config(parse_toml(text, "net.toml"), folder_, "net");
+  EXPECT_THAT(message_of([&] { load_datasets(c); }, ErrorKind::shape), HasSubstr("model.input [2]"));
 }
 
 // [data] of text for a model [3] -> [3, symbols], which need not be there.

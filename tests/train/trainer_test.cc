@@ -351,7 +351,7 @@ TEST(Trainer, RefusesAForeignOrDamagedCheckpoint) {
   save_state(path, c.model);
   EXPECT_THAT(message_of([&] { t.resume(path); }, ErrorKind::format), HasSubstr("no state of a run"));
   for (const char* text :
-       {"bp.run 1\n", "bp.run 2\n1 2 x", "bp.run 2\n0 0 0 0 0 0\n1 1 1 1 1\n0 0 0 0\n1 2 3 4 5 6 7 8\n99999"}) {
+       {"bp.run 1\n", "bp.run 2\n1 2 x", "bp.run 2\n0 0 0 0 0 0\n1 1 1 1 1 1\n0 0 0 0\n1 2 3 4 5 6 7 8\n99999"}) {
     save_state(path, c.model, &c.optimizer, {{"train.run", text}});
     EXPECT_THAT(message_of([&] { t.resume(path); }, ErrorKind::format), HasSubstr(path));
   }
