@@ -94,6 +94,10 @@ class ArrayFile {
  public:
   // Throws as read_npy() and read_idx() do; Error(format), with the remedy, for gzip, Fortran order or a scalar.
   explicit ArrayFile(const std::string& path);
+  // A file without a header that is understood: numbers of `type` ("u8", "u16", "u32" or "i32", little-endian) from
+  // byte `skip` on, [n]. u16 becomes i32, u32 becomes i64. Throws Error(value) for another type, Error(format) when the
+  // bytes are no whole numbers.
+  static ArrayFile raw(const std::string& path, std::string_view type, std::uint64_t skip = 0);
 
   const std::string& path() const noexcept;
   DType dtype() const noexcept;         // of the values read
@@ -107,10 +111,13 @@ class ArrayFile {
   Array read(std::span<const std::int64_t> rows) const;
   // Rows [first, first + n).
   Array read(std::int64_t first, std::int64_t n) const;
+  // Tells the system that these rows will be read soon.
+  void expect(std::int64_t first, std::int64_t n) const noexcept;
 
  private:
   void check_row(std::int64_t row) const;
   struct Impl;
+  explicit ArrayFile(std::shared_ptr<const Impl> impl) : impl_(std::move(impl)) {}
   std::shared_ptr<const Impl> impl_;
 };
 

@@ -19,6 +19,7 @@
 
 #include "bp/data.h"
 #include "bp/io.h"
+#include "bp/text.h"
 
 namespace bp::data {
 
@@ -60,6 +61,65 @@ class CsvRows final : public Source {
   std::string target_;
   std::vector<std::string> inputs_;
   bool one_hot_;
+};
+
+// ---- Tokens ---------------------------------------------------------------------------------------------------------
+
+struct TokenFileOptions {
+  std::string type = "u16";  // of files that are not NPY: u8, u16, u32 or i32, little-endian
+  std::int64_t header = 0;   // bytes to skip at the beginning of each of them
+};
+
+// Ids that stay on disk. Shards, in the order of their names, are one sequence; blocks may reach from one into the
+// next.
+class TokenFiles {
+ public:
+  // `path`: a file, a folder, of which the .bin and .npy files are taken, or a pattern of the last part of a path, "*"
+  // for any text and "?" for any character: "data/train_*.bin". Throws Error(io) when nothing is there, Error(format)
+  // for a shard that does not hold integers [n].
+  explicit TokenFiles(const std::string& path, const TokenFileOptions& options = {});
+
+  std::int64_t size() const noexcept { return end_ - begin_; }  // ids
+  std::size_t shards() const noexcept { return shards_->size(); }
+  std::uint64_t file_bytes() const noexcept;  // of all shards
+  const std::string& name() const noexcept { return name_; }
+  // Ids [first, first + n). Throws Error(value) outside [0, size()).
+  void read(std::int64_t first, std::span<std::int64_t> to) const;
+  void expect(std::int64_t first, std::int64_t n) const noexcept;  // as ArrayFile::expect()
+  // The path of the shard that holds an id, and its place there: "x_01.bin, id 17".
+  std::string where(std::int64_t id) const;
+
+  TokenFiles part(std::int64_t begin, std::int64_t end) const;
+  // {training, validation}: as split_text().
+  std::pair<TokenFiles, TokenFiles> split(double fraction) const;
+
+ private:
+  struct Shard {
+    io::ArrayFile file;
+    std::int64_t begin;  // of its ids in the sequence
+  };
+  std::size_t shard_of(std::int64_t id) const;
+  template <class F> void each_piece(std::int64_t first, std::int64_t n, F&& f) const;
+  std::string name_;
+  std::shared_ptr<const std::vector<Shard>> shards_;
+  std::int64_t begin_ = 0, end_ = 0;
+};
+
+// Blocks of them, as TextBlocks of the same ids: x and y i64 [n, context], y one further. Random blocks are drawn from
+// all places alike.
+class TokenBlocks final : public Source {
+ public:
+  // With `vocabulary`, fetch() throws Error(value) for an id outside [0, vocabulary), naming shard and place.
+  TokenBlocks(TokenFiles files, std::int64_t context, BlockPlan plan, std::int64_t vocabulary = 0);
+
+  std::int64_t size() const override { return count_; }
+  Batch fetch(std::span<const std::int64_t> rows, Key key = Key{}) const override;
+  std::string name() const override { return files_.name(); }
+
+ private:
+  void check_ids(std::span<const std::int64_t> ids, std::int64_t first) const;
+  TokenFiles files_;
+  std::int64_t context_, stride_, vocabulary_, count_;
 };
 
 // ---- Sources around sources ---------------------------------------------------------------------------------------

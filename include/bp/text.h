@@ -95,7 +95,7 @@ class TextBlocks final : public Source {
  private:
   std::int64_t start_of(std::int64_t row, Key key) const;
   Array ids_;
-  std::int64_t context_, stride_, count_;
+  std::int64_t context_, stride_, count_ = 0;
   std::string name_;
 };
 

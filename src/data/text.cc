@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "bp/io.h"
+#include "data/blocks.h"
 
 namespace bp::data {
 
@@ -198,30 +199,38 @@ std::pair<Array, Array> split_text(const Array& ids, double fraction) {
   return {part_of(ids, 0, first), part_of(ids, first, n)};
 }
 
-TextBlocks::TextBlocks(Array ids, std::int64_t context, BlockPlan plan, const std::string& name)
-    : ids_(std::move(ids)), context_(context), stride_(plan.stride), count_(plan.count), name_(name) {
-  if (ids_.shape.rank() != 1 || !is_integer(ids_.dtype))
-    fail(ErrorKind::shape, "[text] {}: expected ids [n] of integers, got {} {}", name, name_of(ids_.dtype), ids_.shape);
+std::int64_t count_blocks(std::int64_t symbols, std::int64_t context, BlockPlan plan, const std::string& name) {
   if (context < 1) fail(ErrorKind::value, "[text] {}: a context of {}: expected 1 or more", name, context);
   if (plan.stride < 0 || plan.count < 0)
     fail(ErrorKind::value, "[text] {}: stride {} and count {}: expected 0 or more", name, plan.stride, plan.count);
-  const std::int64_t places = ids_.numel() - context;  // where a block can begin
+  const std::int64_t places = symbols - context;  // where a block can begin
   if (places < 1)
-    fail(ErrorKind::value, "[text] {}: holds {} symbols: a context of {} needs at least {}", name, ids_.numel(),
-         context, context + 1);
-  const std::int64_t step = stride_ > 0 ? stride_ : context;
-  const std::int64_t fitting = (places - 1) / step + 1;
-  if (count_ == 0) count_ = fitting;
-  if (stride_ > 0 && count_ > fitting)
-    fail(ErrorKind::value, "[text] {}: {} blocks at a stride of {} were asked for, {} fit", name, count_, stride_,
-         fitting);
+    fail(ErrorKind::value, "[text] {}: holds {} symbols: a context of {} needs at least {}", name, symbols, context,
+         context + 1);
+  const std::int64_t step = plan.stride > 0 ? plan.stride : context, fitting = (places - 1) / step + 1;
+  if (plan.stride > 0 && plan.count > fitting)
+    fail(ErrorKind::value, "[text] {}: {} blocks at a stride of {} were asked for, {} fit", name, plan.count,
+         plan.stride, fitting);
+  return plan.count == 0 ? fitting : plan.count;
+}
+
+std::int64_t start_of_block(std::int64_t row, std::int64_t count, std::int64_t symbols, std::int64_t context,
+                            std::int64_t stride, Key key, const std::string& name) {
+  if (row < 0 || row >= count) fail(ErrorKind::value, "[text] {}: block {} of {}", name, row, count);
+  if (stride > 0) return row * stride;
+  const auto places = static_cast<std::uint64_t>(symbols - context);
+  return static_cast<std::int64_t>(Rng(key.fold("block").fold(static_cast<std::uint64_t>(row))).below(places));
+}
+
+TextBlocks::TextBlocks(Array ids, std::int64_t context, BlockPlan plan, const std::string& name)
+    : ids_(std::move(ids)), context_(context), stride_(plan.stride), name_(name) {
+  if (ids_.shape.rank() != 1 || !is_integer(ids_.dtype))
+    fail(ErrorKind::shape, "[text] {}: expected ids [n] of integers, got {} {}", name, name_of(ids_.dtype), ids_.shape);
+  count_ = count_blocks(ids_.numel(), context, plan, name);
 }
 
 std::int64_t TextBlocks::start_of(std::int64_t row, Key key) const {
-  if (row < 0 || row >= count_) fail(ErrorKind::value, "[text] block {} of {}", row, count_);
-  if (stride_ > 0) return row * stride_;
-  const auto places = static_cast<std::uint64_t>(ids_.numel() - context_);
-  return static_cast<std::int64_t>(Rng(key.fold("block").fold(static_cast<std::uint64_t>(row))).below(places));
+  return start_of_block(row, count_, ids_.numel(), context_, stride_, key, name_);
 }
 
 Batch TextBlocks::fetch(std::span<const std::int64_t> rows, Key key) const {

@@ -4,8 +4,11 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <type_traits>
 #include <vector>
 
 namespace bp::io {
@@ -38,6 +41,40 @@ Stored layout_of(const InputFile& file) {
 }
 }  // namespace
 
+namespace {
+template <class From, class To> Stored raw_numbers(DType dtype) {
+  Stored stored{.size = sizeof(From), .dtype = dtype, .plain = std::is_same_v<From, To> && sizeof(From) == 1};
+  stored.decode = [](const std::byte* from, const Shape& shape) {
+    Array out = Array::empty(dtype_of<To>, shape);
+    To* to = out.mutable_data<To>();
+    for (std::int64_t i = 0; i < shape.numel(); ++i)
+      to[i] = static_cast<To>(load<From>(from + static_cast<std::size_t>(i) * sizeof(From), false));
+    return out;
+  };
+  return stored;
+}
+
+Stored raw_layout(std::string_view type, std::uint64_t skip, std::uint64_t size, std::string_view name) {
+  Stored stored;
+  if (type == "u8")
+    stored = raw_numbers<std::uint8_t, std::uint8_t>(DType::u8);
+  else if (type == "u16")
+    stored = raw_numbers<std::uint16_t, std::int32_t>(DType::i32);
+  else if (type == "u32")
+    stored = raw_numbers<std::uint32_t, std::int64_t>(DType::i64);
+  else if (type == "i32")
+    stored = raw_numbers<std::int32_t, std::int32_t>(DType::i32);
+  else
+    fail(ErrorKind::value, "{}: numbers of type \"{}\": expected u8, u16, u32 or i32", name, type);
+  if (skip > size || (size - skip) % stored.size != 0)
+    fail(ErrorKind::format, "{}: {} bytes, a header of {} among them, are no whole numbers of {} bytes", name, size,
+         skip, stored.size);
+  stored.offset = skip;
+  stored.shape = {static_cast<std::int64_t>((size - skip) / stored.size)};
+  return stored;
+}
+}  // namespace
+
 void check_claim(const Stored& s, std::uint64_t size, std::string_view name) {
   const std::uint64_t present = size - s.offset;
   if (present % s.size != 0 || claimed_elements(s.shape) != present / s.size)
@@ -52,7 +89,8 @@ struct Run {
 }  // namespace
 
 struct ArrayFile::Impl {
-  explicit Impl(const std::string& path) : file(path), stored(layout_of(file)) {
+  explicit Impl(const std::string& path, const std::function<Stored(const InputFile&)>& layout = layout_of)
+      : file(path), stored(layout(file)) {
     std::uint64_t elements = 1;
     for (int i = 1; i < stored.shape.rank(); ++i) elements *= static_cast<std::uint64_t>(stored.shape[i]);
     row_bytes = elements * stored.size;
@@ -67,11 +105,18 @@ struct ArrayFile::Impl {
   std::uint64_t place(std::int64_t row) const { return stored.offset + static_cast<std::uint64_t>(row) * row_bytes; }
   void read_run(const Run& run, std::byte* to) const;
   Array read(const std::vector<Run>& runs, std::int64_t n) const;
+  void expect(const Run& run) const noexcept;
 
   InputFile file;
   Stored stored;
   std::uint64_t row_bytes = 0;  // as stored
 };
+
+void ArrayFile::Impl::expect(const Run& run) const noexcept {
+  if (row_bytes == 0 || run.count <= 0) return;
+  (void)::posix_fadvise(file.descriptor(), static_cast<off_t>(place(run.first)),
+                        static_cast<off_t>(static_cast<std::uint64_t>(run.count) * row_bytes), POSIX_FADV_WILLNEED);
+}
 
 // As they are stored.
 void ArrayFile::Impl::read_run(const Run& run, std::byte* to) const {
@@ -81,6 +126,12 @@ void ArrayFile::Impl::read_run(const Run& run, std::byte* to) const {
 }
 
 ArrayFile::ArrayFile(const std::string& path) : impl_(std::make_shared<const Impl>(path)) {}
+
+ArrayFile ArrayFile::raw(const std::string& path, std::string_view type, std::uint64_t skip) {
+  return ArrayFile(std::make_shared<const Impl>(
+      path, [&](const InputFile& file) { return raw_layout(type, skip, file.size(), path); }));
+}
+
 const std::string& ArrayFile::path() const noexcept { return impl_->file.path(); }
 DType ArrayFile::dtype() const noexcept { return impl_->stored.dtype; }
 const Shape& ArrayFile::shape() const noexcept { return impl_->stored.shape; }
@@ -96,10 +147,8 @@ Array ArrayFile::Impl::read(const std::vector<Run>& runs, std::int64_t n) const 
   else
     raw = Buffer::allocate(static_cast<std::size_t>(n) * bytes);
   auto* to = stored.plain ? out.buffer.as_mutable<std::byte>() : raw.as_mutable<std::byte>();
-  for (const Run& run : runs)
-    if (bytes != 0 && runs.size() > 1)
-      (void)::posix_fadvise(file.descriptor(), static_cast<off_t>(place(run.first)),
-                            static_cast<off_t>(static_cast<std::uint64_t>(run.count) * row_bytes), POSIX_FADV_WILLNEED);
+  if (runs.size() > 1)
+    for (const Run& run : runs) expect(run);
   for (const Run& run : runs) {
     if (bytes != 0) read_run(run, to);
     to += static_cast<std::size_t>(run.count) * bytes;
@@ -125,6 +174,8 @@ Array ArrayFile::read(std::int64_t first, std::int64_t n) const {
   check_row(first + n - 1);
   return impl_->read({{first, n}}, n);
 }
+
+void ArrayFile::expect(std::int64_t first, std::int64_t n) const noexcept { impl_->expect({first, n}); }
 
 void ArrayFile::check_row(std::int64_t row) const {
   if (row < 0 || row >= rows()) fail(ErrorKind::value, "{}: row {} of {}", path(), row, rows());

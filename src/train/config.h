@@ -20,7 +20,7 @@
 
 namespace bp::train {
 
-// Where a split comes from. `targets` is empty for CSV, text and folders of images, which hold both.
+// Where a split comes from. `targets` is empty for CSV, text, tokens and folders of images, which hold both.
 struct Files {
   std::string inputs, targets;
 };
@@ -43,6 +43,8 @@ struct DataConfig {
   bool one_hot = false;
   std::optional<data::Vocabulary> vocabulary;  // text; known before the model is built
   std::int64_t context = 0, blocks = 0, stride = 0;
+  std::string token_type;  // of ids in shards, after `header` bytes
+  std::int64_t header = 0;
 };
 
 struct Config {
@@ -53,7 +55,7 @@ struct Config {
   DataConfig data;
   augment::Pipeline augment;
   Shape input;  // of one sample
-  DType input_dtype() const { return data.vocabulary ? DType::i64 : dtype; }
+  DType input_dtype() const { return data.vocabulary || data.format == "tokens" ? DType::i64 : dtype; }
   Shape output;          // of one sample
   nn::Sequential model;  // without values
   Task task = Task::classification;
@@ -148,5 +150,10 @@ void read_vocabulary(Config& config, const std::string& folder);
 void read_text_options(Section& data, Config& config);
 Datasets load_text(Config& config);
 SourcePtr load_text(Config& config, Split split);
+
+// format = "tokens" (config_tokens.cc).
+void read_token_options(Section& data, Config& config);
+Datasets load_tokens(Config& config);
+SourcePtr load_tokens(Config& config, Split split);
 
 }  // namespace bp::train

@@ -13,7 +13,7 @@ namespace {
 
 Files read_files(Section& s, std::string_view key, const std::string& folder) {
   Node& n = *s.value(key);
-  const bool single = s.type() == "csv" || s.type() == "text" || s.type() == "images";
+  const bool single = s.type() == "csv" || s.type() == "text" || s.type() == "tokens" || s.type() == "images";
   if (single != (n.kind == Node::Kind::text))
     s.wrong(key, fmt::format("with format = \"{}\" expected {}, got {}", s.type(),
                              single ? "a path" : "{ inputs = path, targets = path }", n.str()));
@@ -247,6 +247,7 @@ void read_data(Section s, const std::string& folder, Config& c) {
   d.workers = static_cast<int>(s.integer("workers"));
   d.timeout = s.number("timeout");
   if (d.format == "text") return read_text_options(s, c);
+  if (d.format == "tokens") return read_token_options(s, c);
   d.classes = s.texts("classes");
   if (c.task == Task::classification && !d.classes.empty() &&
       static_cast<std::int64_t>(d.classes.size()) != c.output.back())
@@ -267,6 +268,7 @@ void read_data(Section s, const std::string& folder, Config& c) {
 
 Datasets load_datasets(Config& c) {
   if (c.data.format == "text") return load_text(c);
+  if (c.data.format == "tokens") return load_tokens(c);
   if (c.data.format == "images") return load_image_folders(c);
   if (is_streamed(c, c.data.train)) return load_streams(c);
   data::ArrayDataset train = read_files(c, c.data.train, true);
@@ -298,6 +300,7 @@ SourcePtr load_whole(Config& c, const Files& files) {
 
 SourcePtr load_split(Config& c, Split split) {
   if (c.data.format == "text") return load_text(c, split);
+  if (c.data.format == "tokens") return load_tokens(c, split);
   if (c.data.format == "images") return load_image_folder(c, split);
   if (split == Split::test || (split == Split::validation && c.data.validation))
     return load_whole(c, files_of(c, split));
@@ -310,6 +313,8 @@ SourcePtr load_split(Config& c, Split split) {
 Inputs load_inputs(const Config& c, const std::string& path) {
   if (c.data.format == "text")
     fail(ErrorKind::config, "{}: the model was trained on text: expected bp sample, which continues one", path);
+  if (c.data.format == "tokens")
+    fail(ErrorKind::config, "{}: the model was trained on tokens: expected bp eval, or nn::generate() in C++", path);
   if (c.data.format == "images") return load_image_inputs(c, path);
   Array x;
   if (path.ends_with(".csv") || path.ends_with(".csv.gz")) {

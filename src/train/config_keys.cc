@@ -59,13 +59,16 @@ constexpr KeyRule kKeys[] = {
     {"data", "text", "vocabulary", K::text, kAbsent, kAny, "",
      "all characters, in the order of their ids; those of the training file unless given. The run's config.toml "
      "records it"},
-    {"data", "text", "context", K::integer, kAbsent, kFromOne, "",
+    {"data", "tokens", "ids", K::text, "\"u16\"", kAny, "u8 u16 u32 i32",
+     "how ids are stored, little-endian, in files that are not .npy"},
+    {"data", "tokens", "header", K::integer, "0", kNotNegative, "", "bytes to skip at the beginning of each such file"},
+    {"data", "text tokens", "context", K::integer, kAbsent, kFromOne, "",
      "symbols a block, of which each predicts the next; as model.input"},
-    {"data", "text", "validation_fraction", K::number, "0.1", kBelowOne, "",
+    {"data", "text tokens", "validation_fraction", K::number, "0.1", kBelowOne, "",
      "share of the training file, its last part, to validate on instead"},
-    {"data", "text", "blocks", K::integer, "0", kNotNegative, "",
+    {"data", "text tokens", "blocks", K::integer, "0", kNotNegative, "",
      "blocks an epoch of training, each from a random place; 0: as many as fit side by side"},
-    {"data", "text", "stride", K::integer, kAbsent, kFromOne, "",
+    {"data", "text tokens", "stride", K::integer, kAbsent, kFromOne, "",
      "of evaluation: symbols from one block to the next; the context unless given"},
 
     {"augment", "flip flip_vertical erase", "probability", K::number, "0.5", kUnit, "", "of being done"},
@@ -310,6 +313,9 @@ constexpr TypeRow kTypes[] = {
     {"data", "csv", "a table with a header, plain or gzip; train = path"},
     {"data", "npy", "NumPy's arrays; train = { inputs = path, targets = path }"},
     {"data", "images", "PNG and JPEG files, train = FOLDER with a subfolder a class; stretched to model.input"},
+    {"data", "tokens",
+     "ids on disk, made of text by a tokenizer; train = a file, a FOLDER of .bin and .npy shards, or a pattern "
+     "(\"train_*.bin\")"},
     {"data", "text",
      "characters or bytes, plain or gzip; train = path; rows are blocks: ids [context], targets the ids "
      "one further on"},

@@ -225,6 +225,45 @@ threads = 1
   EXPECT_EQ(bp({"sample", "runs/gpt", "--temperature", "-1"}).code, 2);
 }
 
+// Shards of ids: the run tells what it streams; the same ids in one file train alike.
+TEST_F(App, TrainsOnShardsOfTokens) {
+  std::string ids;
+  for (int i = 0; i < 300; ++i) ids += std::string(1, static_cast<char>(i % 8)) + std::string(1, '\0');
+  write("all.bin", ids);
+  fs::create_directory(at("shards"));
+  write("shards/0.bin", ids.substr(0, 200));
+  write("shards/1.bin", ids.substr(200));
+  write("tokens.toml", R"([data]
+format = "tokens"
+train = "shards"
+[model]
+input = [4]
+layers = [{ type = "gpt", vocabulary = 8, layers = 1, heads = 2, width = 16, hidden = 16 }]
+[loss]
+type = "cross_entropy"
+[optimizer]
+type = "adam"
+lr = 2e-2
+[train]
+epochs = 2
+batch = 8
+threads = 1
+)");
+  const Outcome train = bp({"train", "tokens.toml"});
+  ASSERT_EQ(train.code, 0) << train.err;
+  EXPECT_THAT(train.err, HasSubstr("(2 shards, 270 tokens), blocks from random places"));
+  const Outcome one = bp({"train", "tokens.toml", "--out", "runs/one", "--set", "data.train=all.bin"});
+  ASSERT_EQ(one.code, 0) << one.err;
+  EXPECT_EQ(losses("runs/tokens"), losses("runs/one"));
+  EXPECT_EQ(bp({"eval", "runs/tokens", "--data", "validation"}).out,
+            bp({"eval", "runs/one", "--data", "validation"}).out);
+  EXPECT_EQ(bp({"sample", "runs/tokens"}).code, 2);
+  EXPECT_EQ(bp({"train", "tokens.toml", "--set", "data.ids=u8"}).code, 0);
+  const Outcome wrong = bp({"train", "tokens.toml", "--set", "data.train=all.bin", "--set", "data.ids=u32"});
+  EXPECT_NE(wrong.code, 0);
+  EXPECT_THAT(wrong.err, HasSubstr("all.bin, id "));
+}
+
 TEST_F(App, RunsOfOneNameGetFoldersOfTheirOwnAndAgreeBitForBit) {
   ASSERT_EQ(bp({"train", "net.toml", "-q", "--set", "train.epochs=2"}).code, 0);
   const Outcome second = bp({"train", "net.toml", "-q", "--set", "train.epochs=2"});
