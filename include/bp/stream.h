@@ -63,6 +63,59 @@ class CsvRows final : public Source {
   bool one_hot_;
 };
 
+// ---- Files that can only be read forward --------------------------------------------------------------------------
+
+// Compressed files, and tables of several files. An epoch takes every row once: the files in random order, each row
+// drawn at random from a buffer of those read ahead, which mixes rows of the same file and of neighbouring ones; the
+// order depends only on (the key of the epoch, the buffer). Places are handed out forward, under a lock, to any thread;
+// decoding is done outside of it. An interrupted epoch is read again up to where it was. Memory: two buffers (at the
+// seam of epochs), and 64 MiB at most of rows that one thread has passed on the way to another's. Messages name file
+// and line.
+struct ForwardOptions {
+  std::uint64_t buffer = 0;  // bytes of rows that are mixed; 0: the files, and their rows, in order
+};
+
+// NPY or IDX files, plain or gzip; x and y as FileRows. `inputs` and `targets`: a path each, or a pattern each (as
+// TokenFiles) of equally many files, which belong together in the order of their names.
+class ForwardArrays final : public Source {
+ public:
+  // Looks at the headers. Throws Error(format) when files do not belong together or hold no rows.
+  explicit ForwardArrays(const std::string& inputs, const std::string& targets = {},
+                         const ForwardOptions& options = {});
+  std::int64_t size() const override;
+  Batch fetch(std::span<const std::int64_t> rows, Key key = Key{}) const override;
+  std::string name() const override { return name_; }
+  bool reads_forward() const override { return true; }
+
+ private:
+  struct Impl;
+  std::string name_;
+  std::shared_ptr<const Impl> impl_;
+};
+
+// CSV files, plain or gzip, with the same header; x and y as CsvRows. One pass over all of them counts the rows and
+// finds categories that are not given.
+class ForwardCsv final : public Source {
+ public:
+  // Throws as CsvRows and CsvFile do; Error(format) when the headers differ.
+  explicit ForwardCsv(const std::string& path, std::string target = {}, const io::CsvOptions& options = {},
+                      const ForwardOptions& forward = {}, bool one_hot = false);
+  std::int64_t size() const override;
+  Batch fetch(std::span<const std::int64_t> rows, Key key = Key{}) const override;
+  std::string name() const override { return name_; }
+  bool reads_forward() const override { return true; }
+  const io::CsvOptions& options() const noexcept;  // with the columns and categories that were found
+  io::Table columns() const;                       // without rows: names and categories
+
+ private:
+  struct Impl;
+  std::string name_;
+  std::shared_ptr<const Impl> impl_;
+  std::string target_;
+  std::vector<std::string> inputs_;
+  bool one_hot_;
+};
+
 // ---- Tokens ---------------------------------------------------------------------------------------------------------
 
 struct TokenFileOptions {

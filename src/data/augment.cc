@@ -168,6 +168,9 @@ Augmented::Augmented(std::shared_ptr<const data::Source> source, Pipeline pipeli
     if (pair == nullptr) continue;
     if (!one.y.buffer || !is_integer(one.y.dtype) || one.y.shape.rank() != 1)
       fail(ErrorKind::value, "[augment] {}: expected a source with class ids [N] as targets", s->name());
+    if (source_->reads_forward())
+      fail(ErrorKind::value, "[augment] {}: {} can only be read forward, and a pair is of any two rows: decompress it",
+           s->name(), source_->name());
     if (classes_ != 0 && classes_ != pair->classes())
       fail(ErrorKind::value, "[augment] {}: {} classes, {} in the step before: expected the same", s->name(),
            pair->classes(), classes_);

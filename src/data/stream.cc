@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "data/split.h"
+#include "data/table_batch.h"
 
 namespace bp::data {
 
@@ -113,23 +114,30 @@ Batch FileRows::fetch(std::span<const std::int64_t> rows, Key) const {
   return batch;
 }
 
-CsvRows::CsvRows(io::CsvFile file, std::string target, bool one_hot)
-    : file_(std::move(file)), target_(std::move(target)), one_hot_(one_hot) {
-  const std::int64_t first = 0;
-  const io::Table one = file_.read({&first, 1});
-  if (!target_.empty()) one.column(target_);  // throws, naming the nearest, when it is missing
-  for (const io::Column& c : one.columns)
-    if (c.name != target_) inputs_.push_back(c.name);
-  if (inputs_.empty())
-    fail(ErrorKind::format, "{}: no column is left as an input beside \"{}\"", file_.path(), target_);
+std::vector<std::string> input_columns(const io::Table& table, const std::string& target, const std::string& path) {
+  if (!target.empty()) table.column(target);  // throws, naming the nearest, when it is missing
+  std::vector<std::string> inputs;
+  for (const io::Column& c : table.columns)
+    if (c.name != target) inputs.push_back(c.name);
+  if (inputs.empty()) fail(ErrorKind::format, "{}: no column is left as an input beside \"{}\"", path, target);
+  return inputs;
 }
 
-Batch CsvRows::fetch(std::span<const std::int64_t> rows, Key) const {
-  const io::Table table = file_.read(rows);
-  const DType dtype = file_.options().dtype;
-  Batch batch{one_hot_ ? table.one_hot(inputs_, dtype) : table.matrix(inputs_, dtype), {}};
-  if (!target_.empty()) batch.y = table.column(target_).values;
+Batch batch_of(const io::Table& table, const std::vector<std::string>& inputs, const std::string& target, bool one_hot,
+               DType dtype) {
+  Batch batch{one_hot ? table.one_hot(inputs, dtype) : table.matrix(inputs, dtype), {}};
+  if (!target.empty()) batch.y = table.column(target).values;
   return batch;
+}
+
+CsvRows::CsvRows(io::CsvFile file, std::string target, bool one_hot)
+    : file_(std::move(file)),
+      target_(std::move(target)),
+      inputs_(input_columns(file_.read(std::span<const std::int64_t>{}), target_, file_.path())),
+      one_hot_(one_hot) {}
+
+Batch CsvRows::fetch(std::span<const std::int64_t> rows, Key) const {
+  return batch_of(file_.read(rows), inputs_, target_, one_hot_, file_.options().dtype);
 }
 
 // ---- Sources around sources ---------------------------------------------------------------------------------------

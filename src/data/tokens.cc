@@ -1,60 +1,15 @@
 // Shards of ids on disk, and blocks of them.
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 
 #include "base/error.h"
 #include "bp/stream.h"
 #include "data/blocks.h"
+#include "data/shards.h"
 
 namespace bp::data {
 
 namespace {
-
-namespace fs = std::filesystem;
-
-// "*" stands for any text, "?" for any character.
-bool matches(std::string_view pattern, std::string_view text) {
-  std::size_t p = 0, t = 0, star = std::string_view::npos, after = 0;
-  while (t < text.size()) {
-    if (p < pattern.size() && pattern[p] == '*') {
-      star = p++;
-      after = t;
-    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == text[t])) {
-      ++p;
-      ++t;
-    } else if (star != std::string_view::npos) {
-      p = star + 1;
-      t = ++after;
-    } else {
-      return false;
-    }
-  }
-  return pattern.substr(p).find_first_not_of('*') == std::string_view::npos;
-}
-
-// Names are compared as they are: shard numbers want leading zeros.
-std::vector<std::string> shard_paths(const std::string& path) {
-  std::error_code error;
-  const fs::path given(path);
-  const bool folder = fs::is_directory(given, error);
-  const std::string pattern = given.filename().string();
-  if (!folder && pattern.find_first_of("*?") == std::string::npos) return {path};
-  const fs::path in = folder ? given : given.has_parent_path() ? given.parent_path() : fs::path(".");
-  std::vector<std::string> paths;
-  fs::directory_iterator at(in, error);
-  for (const fs::directory_iterator end; !error && at != end; at.increment(error)) {
-    const fs::path& p = at->path();
-    const bool wanted =
-        folder ? p.extension() == ".bin" || p.extension() == ".npy" : matches(pattern, p.filename().string());
-    if (wanted && at->is_regular_file(error)) paths.push_back(p.string());
-  }
-  if (error) fail(ErrorKind::io, "cannot read the folder {}: {}", in.string(), error.message());
-  if (paths.empty())
-    fail(ErrorKind::io, "{}: {}", path, folder ? "holds no .bin or .npy file" : "no file has such a name");
-  std::sort(paths.begin(), paths.end());
-  return paths;
-}
 
 io::ArrayFile open_shard(const std::string& path, const TokenFileOptions& o) {
   if (!path.ends_with(".npy")) return io::ArrayFile::raw(path, o.type, static_cast<std::uint64_t>(o.header));
@@ -69,7 +24,7 @@ io::ArrayFile open_shard(const std::string& path, const TokenFileOptions& o) {
 TokenFiles::TokenFiles(const std::string& path, const TokenFileOptions& options) : name_(path) {
   if (options.header < 0) fail(ErrorKind::value, "[tokens] a header of {} bytes: expected 0 or more", options.header);
   auto shards = std::make_shared<std::vector<Shard>>();
-  for (const std::string& p : shard_paths(path)) {
+  for (const std::string& p : shard_paths(path, {".bin", ".npy"})) {
     shards->push_back({open_shard(p, options), end_});
     end_ += shards->back().file.rows();
   }

@@ -30,20 +30,14 @@ Buffer read_head(const InputFile& file) {
 Stored layout_of(const InputFile& file) {
   const Buffer head = read_head(file);
   const Bytes bytes = bytes_of(head);
-  const bool npy = !bytes.empty() && bytes[0] == std::byte{0x93};
-  Stored stored = npy ? npy_layout(bytes, file.size(), file.path()) : idx_layout(bytes, file.size(), file.path());
-  if (stored.shape.rank() == 0) fail(ErrorKind::format, "{}: holds one number, not rows", file.path());
-  if (stored.by_columns)
-    fail(ErrorKind::format,
-         "{}: lies in Fortran order, in which a row is scattered over the file: save numpy.ascontiguousarray(x)",
-         file.path());
-  return stored;
+  return array_layout(bytes, file.size(), file.path());
 }
 }  // namespace
 
 namespace {
 template <class From, class To> Stored raw_numbers(DType dtype) {
-  Stored stored{.size = sizeof(From), .dtype = dtype, .plain = std::is_same_v<From, To> && sizeof(From) == 1};
+  Stored stored{
+      .type = {}, .size = sizeof(From), .dtype = dtype, .plain = std::is_same_v<From, To> && sizeof(From) == 1};
   stored.decode = [](const std::byte* from, const Shape& shape) {
     Array out = Array::empty(dtype_of<To>, shape);
     To* to = out.mutable_data<To>();
@@ -75,7 +69,22 @@ Stored raw_layout(std::string_view type, std::uint64_t skip, std::uint64_t size,
 }
 }  // namespace
 
+Stored array_layout(Bytes head, std::uint64_t size, std::string_view name) {
+  const bool npy = !head.empty() && head[0] == std::byte{0x93};
+  Stored stored = npy ? npy_layout(head, size, name) : idx_layout(head, size, name);
+  if (stored.shape.rank() == 0) fail(ErrorKind::format, "{}: holds one number, not rows", name);
+  if (stored.by_columns)
+    fail(ErrorKind::format,
+         "{}: lies in Fortran order, in which a row is scattered over the file: save numpy.ascontiguousarray(x)", name);
+  return stored;
+}
+
 void check_claim(const Stored& s, std::uint64_t size, std::string_view name) {
+  if (size == kUnknownSize) {
+    if (claimed_elements(s.shape) == ~std::uint64_t{0})
+      fail(ErrorKind::format, "{}: the header claims the shape {}, which is too large", name, s.shape);
+    return;
+  }
   const std::uint64_t present = size - s.offset;
   if (present % s.size != 0 || claimed_elements(s.shape) != present / s.size)
     fail(ErrorKind::format, "{}: the header claims values of {} bytes in shape {}, but {} bytes follow", name, s.size,

@@ -9,8 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "io/csv_records.h"
-#include "io/csv_table.h"
+#include "io/csv_scan.h"
 
 namespace bp::io {
 
@@ -146,33 +145,11 @@ void CsvFile::Impl::index() {
   constexpr std::size_t kWindow = std::size_t{1} << 20;
   (void)::posix_fadvise(file.descriptor(), 0, 0, POSIX_FADV_SEQUENTIAL);
   csv::RecordReader records(from_range(file, 0, file.size()), file.path(), kWindow);
-  csv::Record record;
-  std::vector<csv::Field> fields;
-  if (!records.next(record)) fail(ErrorKind::format, "{}: the file is empty: expected a header line", file.path());
-  csv::Tokenizer tokens(record.text, file.path(), options.delimiter);
-  tokens.next(fields);
-  header = csv::header_names(fields);
-  csv::TableBuilder found(header, file.path(), options);
-  const bool split = options.missing == Missing::drop_row || options.categorical.size() > options.categories.size();
-  std::int64_t dropped = 0;
-  while (records.next(record)) {
-    if (split) {
-      tokens.restart(record.text, record.line);
-      tokens.next(fields);
-      if (!found.note(fields, record.line)) {
-        ++dropped;
-        continue;
-      }
-    }
-    note(record);
-  }
-  if (rows == 0) csv::fail_without_rows(file.path(), dropped);
-  options.columns.clear();
-  for (io::Column& column : found.finish().columns) {
-    options.columns.push_back(column.name);
-    if (!column.categories.empty()) options.categories[column.name] = std::move(column.categories);
-  }
-  options.categorical.clear();
+  csv::Scan scan(options);
+  scan.pass(records, file.path(), [&](const csv::Record& record) { note(record); });
+  if (rows == 0) csv::fail_without_rows(file.path(), scan.dropped());
+  header = scan.header();
+  options = scan.finish();
 }
 
 // Reads rows one after another; of a block that was begun it reads on.

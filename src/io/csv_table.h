@@ -53,7 +53,11 @@ class Tokenizer {
     return true;
   }
   std::int64_t line() const noexcept { return line_; }  // where the last record begins, from 1
-  // Goes on with another text, which begins at a line.
+  // Goes on with another text, which begins at a line, of the same file or another.
+  void restart(std::string_view text, std::int64_t line, std::string_view name) {
+    name_ = name;
+    restart(text, line);
+  }
   void restart(std::string_view text, std::int64_t line) {
     text_ = text;
     at_ = 0;
@@ -238,6 +242,7 @@ class TableBuilder {
   }
 
   std::int64_t rows() const noexcept { return rows_; }
+  void set_name(std::string_view name) { name_ = name; }  // of the file that records now come from
 
   // False when the record is left out, for a missing value. Throws Error(format) for one of another width.
   bool accepts(const std::vector<Field>& fields, std::int64_t line) {

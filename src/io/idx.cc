@@ -48,7 +48,8 @@ Stored idx_layout(Bytes head, std::uint64_t size, std::string_view name) {
     fail(ErrorKind::format, "{}: {} dimensions, at most {} are supported", name, rank, Shape::kMaxRank);
   const std::size_t header = 4 + 4 * static_cast<std::size_t>(rank);
   if (head.size() < header) fail(ErrorKind::format, "{}: the IDX header is truncated", name);
-  Stored stored{.offset = header, .shape = {}, .size = type.size, .dtype = type.dtype};
+  Stored stored{
+      .type = std::to_string(type.code), .offset = header, .shape = {}, .size = type.size, .dtype = type.dtype};
   for (int i = 0; i < rank; ++i)
     stored.shape.push_back(load<std::uint32_t>(head.data() + 4 + 4 * static_cast<std::size_t>(i), true));
   check_claim(stored, size, name);

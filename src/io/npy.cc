@@ -248,7 +248,8 @@ Stored npy_layout(Bytes head, std::uint64_t size, std::string_view name) {
   const std::string_view text(reinterpret_cast<const char*>(head.data()) + prefix, length);
   const NpyHeader header = HeaderParser(text, name).parse();
   const NpyType& type = type_of(header, name);
-  Stored stored{.offset = prefix + length, .shape = header.shape, .size = type.size, .dtype = type.dtype};
+  Stored stored{
+      .type = header.descr, .offset = prefix + length, .shape = header.shape, .size = type.size, .dtype = type.dtype};
   check_claim(stored, size, name);
   stored.plain = is_plain(header, type);
   stored.by_columns = header.fortran && header.shape.rank() > 1;

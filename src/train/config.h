@@ -34,6 +34,7 @@ struct DataConfig {
   int workers = 1;
   double timeout = 0;
   std::optional<bool> stream;  // unset: by the size of the file
+  std::size_t shuffle_buffer = 0;
   std::vector<std::string> classes;
   std::optional<double> scale;
   std::vector<double> mean, std;

@@ -262,7 +262,10 @@ void read_data(Section s, const std::string& folder, Config& c) {
   if (d.normalize && !(d.mean.empty() && d.std.empty()))
     s.wrong("normalize", "mean or std is given too: give one of them");
   if (d.format == "csv") read_csv_options(s, c);
-  if (d.format != "images" && s.has("stream")) d.stream = s.boolean("stream");
+  if (d.format != "images") {
+    if (s.has("stream")) d.stream = s.boolean("stream");
+    d.shuffle_buffer = s.bytes("shuffle_buffer");
+  }
   if (d.format == "images") read_image_options(s, c);
 }
 

@@ -42,6 +42,10 @@ constexpr KeyRule kKeys[] = {
      "read rows from disk when a batch wants them, the same ones as from memory (data.md); unless given, where a file "
      "is "
      "larger than a quarter of the memory"},
+    {"data", "idx csv npy", "shuffle_buffer", K::bytes, "\"64 MiB\"", kAny, "",
+     "rows that are mixed where files are compressed, or are several (\"train_*.csv\"), and are streamed: they can "
+     "only be "
+     "read forward"},
     {"data", "csv", "target", K::text, kRequired, kAny, "", "name of the column to predict"},
     {"data", "csv", "columns", K::texts, kAbsent, kAny, "", "input columns in order; all but the target unless given"},
     {"data", "csv", "categorical", K::texts, "[]", kAny, "",

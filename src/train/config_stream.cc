@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "base/error.h"
+#include "data/shards.h"
 #include "train/config.h"
 
 namespace bp::train {
@@ -22,15 +23,33 @@ std::uint64_t memory_bytes() {
   return bytes;
 }
 
-std::uint64_t size_of_file(const std::string& path) {
-  std::error_code error;
-  const std::uintmax_t bytes =
-      std::filesystem::is_regular_file(path, error) ? std::filesystem::file_size(path, error) : 0;
-  return error ? 0 : bytes;  // whoever opens it says what is wrong
+// What a path stands for, or itself: whoever opens it says what is wrong.
+std::vector<std::string> files_at(const std::string& path) {
+  return data::is_pattern(path) ? data::shard_paths(path) : std::vector<std::string>{path};
 }
 
-std::uint64_t size_of_files(const Files& f) {
-  return size_of_file(f.inputs) + (f.targets.empty() ? 0 : size_of_file(f.targets));
+std::uint64_t size_at(const std::string& path) {
+  std::uint64_t bytes = 0;
+  for (const std::string& file : files_at(path)) {
+    std::error_code error;
+    if (const std::uintmax_t n = std::filesystem::file_size(file, error); !error) bytes += n;
+  }
+  return bytes;
+}
+
+std::uint64_t size_of_files(const Files& f) { return size_at(f.inputs) + (f.targets.empty() ? 0 : size_at(f.targets)); }
+
+bool is_compressed(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return file.get() == 0x1f && file.get() == 0x8b;
+}
+
+// Compressed, or several files.
+bool reads_forward(const Files& f) {
+  const auto forward = [](const std::string& path) {
+    return !path.empty() && (data::is_pattern(path) || is_compressed(path));
+  };
+  return forward(f.inputs) || forward(f.targets);
 }
 
 // Batches as the model and the loss want them, checked when they are read.
@@ -57,21 +76,32 @@ class Fitted final : public data::Source {
   std::string inputs_, targets_;
 };
 
+SourcePtr open_table(Config& c, const Files& files, bool training, const data::ForwardOptions& forward) {
+  const auto learn = [&](const io::Table& columns) {
+    columns.column(c.data.target);  // throws, naming the nearest, when it is missing
+    if (training) record_columns(c, columns);
+  };
+  if (reads_forward(files)) {
+    auto rows =
+        std::make_shared<const data::ForwardCsv>(files.inputs, c.data.target, csv_options(c), forward, c.data.one_hot);
+    learn(rows->columns());
+    return rows;
+  }
+  io::CsvFile file(files.inputs, csv_options(c));
+  learn(file.read(std::span<const std::int64_t>{}));
+  return std::make_shared<const data::CsvRows>(std::move(file), c.data.target, c.data.one_hot);
+}
+
 // Rows of the files, fitted but not yet scaled.
 SourcePtr open_files(Config& c, const Files& files, bool training) {
+  const data::ForwardOptions forward{training && c.shuffle ? c.data.shuffle_buffer : 0};
   SourcePtr rows;
-  if (c.data.format == "csv") {
-    io::CsvFile file(files.inputs, csv_options(c));
-    const std::int64_t first = 0;
-    if (training) {
-      const io::Table one = file.read({&first, 1});
-      one.column(c.data.target);  // throws, naming the nearest, when it is missing
-      record_columns(c, one);
-    }
-    rows = std::make_shared<const data::CsvRows>(std::move(file), c.data.target, c.data.one_hot);
-  } else {
+  if (c.data.format == "csv")
+    rows = open_table(c, files, training, forward);
+  else if (reads_forward(files))
+    rows = std::make_shared<const data::ForwardArrays>(files.inputs, files.targets, forward);
+  else
     rows = std::make_shared<const data::FileRows>(files.inputs, files.targets);
-  }
   return std::make_shared<const Fitted>(std::move(rows), c, files);
 }
 
@@ -85,21 +115,38 @@ SourcePtr scaled(const Config& c, const SourcePtr& source, DType inputs) {
   return m ? data::normalized(source, std::move(m->mean), std::move(m->stddev)) : source;
 }
 
+std::string order_of(const Config& c, const data::Source& source) {
+  if (!c.shuffle) return "in their order";
+  if (source.reads_forward())
+    return fmt::format("shuffled by files and a buffer of {} MiB", c.data.shuffle_buffer >> 20);
+  return source.size() <= data::kTabledRows ? "shuffled exactly" : "shuffled exactly, by a formula instead of a table";
+}
+
 std::string told(const Config& c, const data::Source& source) {
-  const std::string paths =
-      c.data.train.targets.empty() ? c.data.train.inputs : c.data.train.inputs + " and " + c.data.train.targets;
-  const char* order = !c.shuffle                           ? "in their order"
-                      : source.size() <= data::kTabledRows ? "shuffled exactly"
-                                                           : "shuffled exactly, by a formula instead of a table";
-  return fmt::format("streams {:.2f} GB from {}, {}", static_cast<double>(size_of_files(c.data.train)) / 1e9, paths,
-                     order);
+  const Files& f = c.data.train;
+  return fmt::format("streams {:.2f} GB from {}{}, {}", static_cast<double>(size_of_files(f)) / 1e9, f.inputs,
+                     f.targets.empty() ? std::string() : " and " + f.targets, order_of(c, source));
+}
+
+// What needs rows that can be chosen.
+void refuse_choices(const Config& c, const data::Source& source) {
+  if (!source.reads_forward()) return;
+  for (const auto& [asked, key] :
+       {std::pair(c.data.limit > 0, "limit"), {c.data.validation_fraction > 0, "validation_fraction"}})
+    if (asked)
+      fail(ErrorKind::config,
+           "data.{}: {} can only be read forward: give data.validation, or decompress it into one file", key,
+           source.name());
 }
 
 }  // namespace
 
 bool is_streamed(const Config& c, const Files& files) {
   constexpr std::uint64_t kShare = 4;
-  return c.data.stream.value_or(size_of_files(files) > memory_bytes() / kShare);
+  constexpr std::uint64_t kExpansion = 4;  // of what is compressed, about
+  const std::uint64_t factor = is_compressed(files.inputs) ? kExpansion : 1;
+  return c.data.stream.value_or(data::is_pattern(files.inputs) ||
+                                size_of_files(files) * factor > memory_bytes() / kShare);
 }
 
 SourcePtr load_stream(Config& c, const Files& files) {
@@ -110,6 +157,7 @@ SourcePtr load_stream(Config& c, const Files& files) {
 Datasets load_streams(Config& c) {
   SourcePtr train = open_files(c, c.data.train, true), validation;
   const DType inputs = dtype_of_inputs(train);
+  refuse_choices(c, *train);
   if (c.data.limit > 0) train = data::take(train, c.data.limit);
   if (c.data.validation_fraction > 0)
     std::tie(train, validation) = data::split(train, c.data.validation_fraction, Key{c.seed});

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <numeric>
+#include <set>
 
 #include "bp/error.h"
 #include "bp/ops.h"
@@ -527,6 +528,30 @@ TEST_F(Data, StreamsTheBatchesThatMemoryGives) {
     expect_same(memory.validation, disk.validation);
     expect_same(memory.test, disk.test);
   }
+}
+
+TEST_F(Data, SeveralFilesAreReadForward) {
+  write("t_0.csv", "a,kind,b\n1,cat,10\n2,dog,20\n");
+  write("t_1.csv", "a,kind,b\n3,emu,30\n");
+  const std::string keys = "train = \"t_*.csv\"\ntarget = \"kind\"\n";
+  const auto load = [&](const std::string& more) {
+    const std::string text = "[data]\nformat = \"csv\"\n" + keys + more + "\n[model]\n" + kTwoIn +
+                             "\n[loss]\ntype = \"cross_entropy\"\n[optimizer]\ntype = \"sgd\"\n";
+    Config c = parse_config(parse_toml(text, "net.toml"), folder_, "net");
+    return std::pair(load_datasets(c), c);
+  };
+  const auto [sets, c] = load("normalize = true\nshuffle_buffer = \"2 MiB\"");
+  EXPECT_EQ(sets.train->size(), 3);
+  EXPECT_THAT(sets.streamed, HasSubstr("t_*.csv, shuffled by files and a buffer of 2 MiB"));
+  EXPECT_EQ(c.data.classes, (std::vector<std::string>{"cat", "dog", "emu"}));
+  EXPECT_FLOAT_EQ(static_cast<float>(c.data.mean[1]), 20);
+  std::set<std::int64_t> seen;
+  for (const data::Batch& b : batches_of(sets.train))
+    seen.insert(b.y.values<std::int64_t>().begin(), b.y.values<std::int64_t>().end());
+  EXPECT_EQ(seen.size(), 3u);
+  EXPECT_THAT(message_of([&] { load("limit = 2"); }, ErrorKind::config), HasSubstr("data.limit: "));
+  EXPECT_THAT(message_of([&] { load("validation_fraction = 0.5"); }, ErrorKind::config),
+              HasSubstr("t_*.csv can only be read forward: give data.validation"));
 }
 
 TEST_F(Data, WhatIsWrongInAStreamIsNamedWithItsRow) {
