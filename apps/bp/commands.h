@@ -76,6 +76,19 @@ struct ImportCommand {
 };
 int import_model(const ImportCommand& options);
 
+struct RunsOptions {
+  std::string folder = "runs";
+  std::vector<std::string> where;
+  std::string sort;
+  long limit = 0;
+  bool json = false, scan = false;
+  std::vector<std::string> names;  // of compare and rm: folders, or names within `folder`
+  std::string chart;
+};
+int list_runs(const RunsOptions& options);
+int compare_runs(const RunsOptions& options);
+int forget_runs(const RunsOptions& options);
+
 int keys();
 
 }  // namespace bp::app

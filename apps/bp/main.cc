@@ -23,11 +23,13 @@ constexpr const char* kFooter = R"(Examples:
   bp gradcheck examples/fashion_mnist.toml
   bp profile examples/fashion_mnist.toml --trace step.json
   bp cures --only vanishing,exploding
+  bp runs --where "optimizer.lr<0.01" --sort best.validation_loss
+  bp runs compare fashion_mnist fashion_mnist-2 --chart losses.svg
 
 A run leaves a folder runs/NAME (NAME-2, -3, ... when it exists):
   model.safetensors       the trained model            config.toml   the configuration with all defaults
   checkpoints/            all that --resume needs      history.csv   a row an epoch
-                                                       loss.svg      the loss curves
+  run.json                its place in bp runs         loss.svg      the loss curves
 Ctrl-C (or SIGTERM) finishes the step, saves and says how to resume; a second one stops at once.
 
 Exit codes: 0 done; 2 wrong command line or configuration; 3 data of a wrong shape, type or value; 4 a file cannot be
@@ -69,6 +71,7 @@ struct Options {
   bp::app::CuresOptions cures;
   bp::app::ExportCommand export_model;
   bp::app::ImportCommand import_model;
+  bp::app::RunsOptions runs;
 };
 
 void add_training(CLI::App& app, Options& o) {
@@ -173,6 +176,38 @@ void add_exchange(CLI::App& app, Options& o) {
       ->type_name("FILE|DIR");
 }
 
+void add_runs(CLI::App& app, Options& o) {
+  CLI::App* runs = app.add_subcommand("runs", "list the runs on record; compare some; forget some");
+  runs->add_option("--in", o.runs.folder, "the folder that holds the runs, and runs.sqlite")
+      ->capture_default_str()
+      ->type_name("DIR");
+  runs->add_option("--where", o.runs.where, "only those with: status=finished, optimizer.lr<0.01, name~mnist, ...")
+      ->type_name("NAME=VALUE")
+      ->expected(1)
+      ->take_all();
+  runs->add_option("--sort", o.runs.sort, "by a metric, a key of the configuration, started, ...; -NAME: backwards")
+      ->type_name("NAME");
+  runs->add_option("--limit", o.runs.limit, "only so many; 0: all")->check(CLI::NonNegativeNumber);
+  runs->add_flag("--json", o.runs.json, "everything that is on record, as JSON");
+  runs->add_flag("--scan", o.runs.scan, "first take up anew every run that lies in the folder");
+  runs->require_subcommand(0, 1);
+  CLI::App* compare = runs->add_subcommand("compare", "what differs between runs, and their metrics side by side");
+  compare->add_option("run", o.runs.names, "folders of runs, or their names in DIR")
+      ->required()
+      ->expected(2, 1000)
+      ->type_name("RUN");
+  compare->add_option("--chart", o.runs.chart, "draw their loss curves together")->type_name("FILE.svg");
+  CLI::App* remove = runs->add_subcommand("rm", "take runs off the record; their folders stay");
+  remove->add_option("run", o.runs.names, "folders of runs, or their names in DIR")->required()->type_name("RUN");
+  for (CLI::App* command : {compare, remove}) command->fallthrough();  // --in may follow
+}
+
+int run_runs(const CLI::App& app, const Options& o) {
+  const CLI::App* runs = app.get_subcommand("runs");
+  if (runs->got_subcommand("compare")) return bp::app::compare_runs(o.runs);
+  return runs->got_subcommand("rm") ? bp::app::forget_runs(o.runs) : bp::app::list_runs(o.runs);
+}
+
 // The parser itself only says that a command is missing.
 void check_command(const CLI::App& app, const std::string& word) {
   std::vector<std::string> known;
@@ -194,6 +229,7 @@ int run(const CLI::App& app, const Options& o) {
   if (app.got_subcommand("export")) return bp::app::export_model(o.export_model);
   if (app.got_subcommand("import")) return bp::app::import_model(o.import_model);
   if (app.got_subcommand("cures")) return bp::app::cures(o.cures);
+  if (app.got_subcommand("runs")) return run_runs(app, o);
   return bp::app::keys();
 }
 
@@ -209,6 +245,7 @@ int main(int argc, char** argv) {
   add_others(app, options);
   add_cures(app, options);
   add_exchange(app, options);
+  add_runs(app, options);
   try {
     if (argc > 1 && argv[1][0] != '-') check_command(app, argv[1]);
     app.parse(argc, argv);

@@ -10,6 +10,7 @@
 #include "bp/io.h"
 #include "commands.h"
 #include "progress.h"
+#include "text_table.h"
 #include "train/config_keys.h"
 #include "train/experiment.h"
 #include "train/inspect.h"
@@ -21,30 +22,6 @@ namespace {
 train::Config read_any(const std::string& what, const std::vector<std::string>& set) {
   return std::filesystem::is_directory(what) ? train::read_run(what, set) : train::read_config(what, set);
 }
-
-// A table with columns as wide as their widest cell; numbers to the right.
-class TextTable {
- public:
-  explicit TextTable(std::vector<std::string> header, std::vector<bool> right)
-      : rows_{std::move(header)}, right_(std::move(right)) {}
-  void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
-  void print() const {
-    std::vector<std::size_t> width(right_.size(), 0);
-    for (const auto& row : rows_)
-      for (std::size_t i = 0; i < row.size(); ++i) width[i] = std::max(width[i], row[i].size());
-    for (const auto& row : rows_) {
-      std::string line;
-      for (std::size_t i = 0; i < row.size(); ++i)
-        line += right_[i] ? fmt::format("{:>{}}  ", row[i], width[i]) : fmt::format("{:<{}}  ", row[i], width[i]);
-      line.erase(line.find_last_not_of(' ') + 1);
-      fmt::print("{}\n", line);
-    }
-  }
-
- private:
-  std::vector<std::vector<std::string>> rows_;
-  std::vector<bool> right_;
-};
 
 }  // namespace
 

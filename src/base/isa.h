@@ -11,7 +11,12 @@ enum class Isa { base, sse4, avx2, avx512 };
 // "base" (what the compiler takes for granted), "sse4", "avx2" or "avx512"; anything else is an ErrorKind::config.
 Isa parse_isa(std::string_view name);
 
+const char* name_of(Isa isa) noexcept;
+
 // BP_MAX_ISA, read once; avx512 (no limit) where it is not set or empty.
 Isa max_isa();
+// What kernels run with here: the widest that the processor has, within BP_MAX_ISA. Below sse4, and on processors other
+// than x86, base.
+Isa running_isa();
 
 }  // namespace bp

@@ -12,6 +12,7 @@
 #include "bp/ops.h"
 #include "train/checkpoints.h"
 #include "train/metrics.h"
+#include "train/run_log.h"
 
 namespace bp::train {
 
@@ -46,7 +47,8 @@ class Records {
         train_metrics_(history_metrics(c, false)),
         validation_metrics_(history_metrics(c, true)),
         validation_(validation),
-        csv_(in(folder, "history.csv"), history_columns(c, validation)) {
+        columns_(history_columns(c, validation)),
+        csv_(in(folder, "history.csv"), columns_) {
     for (const Epoch& e : so_far) append(e);
     if (!so_far.empty()) draw();
   }
@@ -54,16 +56,18 @@ class Records {
     append(e);
     draw();
   }
+  const std::vector<std::string>& columns() const noexcept { return columns_; }
+  const std::vector<double>& last_row() const noexcept { return row_; }
 
  private:
   void append(const Epoch& e) {
-    std::vector<double> row{static_cast<double>(e.epoch), e.lr};
-    for (const std::string& m : train_metrics_) row.push_back(metric(e.train, m));
+    row_ = {static_cast<double>(e.epoch), e.lr};
+    for (const std::string& m : train_metrics_) row_.push_back(metric(e.train, m));
     if (validation_)
-      for (const std::string& m : validation_metrics_) row.push_back(metric(e.validation.value_or(Metrics{}), m));
-    row.push_back(e.seconds);
-    row.push_back(e.seconds > 0 ? static_cast<double>(e.train.samples) / e.seconds : 0);
-    csv_.append(row);
+      for (const std::string& m : validation_metrics_) row_.push_back(metric(e.validation.value_or(Metrics{}), m));
+    row_.push_back(e.seconds);
+    row_.push_back(e.seconds > 0 ? static_cast<double>(e.train.samples) / e.seconds : 0);
+    csv_.append(row_);
     const auto x = static_cast<double>(e.epoch);
     train_.x.push_back(x);
     train_.y.push_back(e.train.loss);
@@ -79,6 +83,8 @@ class Records {
   std::string chart_, title_;
   std::vector<std::string> train_metrics_, validation_metrics_;
   bool validation_;
+  std::vector<std::string> columns_;
+  std::vector<double> row_;
   io::HistoryWriter csv_;
   io::Series train_{"training", {}, {}}, held_out_{"validation", {}, {}};
 };
@@ -126,6 +132,20 @@ Type batch_type(const Array& row, std::int64_t batch) {
   return {row.dtype, shape};
 }
 
+// After training: model.safetensors, and what that model makes of the test data.
+std::optional<Metrics> keep_and_test(Trainer& trainer, nn::Sequential& model, const Config& c, const Datasets& sets,
+                                     const Options& options) {
+  if (c.keep_best && fs::exists(options.best_model)) {
+    load_state(options.best_model, model);
+  } else {
+    save_state(in(fs::path(options.checkpoint).parent_path().string(), "model.safetensors"), model, nullptr,
+               options.metadata);
+  }
+  if (!sets.test) return std::nullopt;
+  data::DataLoader test = evaluation_loader(c, sets.test);
+  return trainer.evaluate(test);
+}
+
 Report run(const Config& c, const Datasets& sets, const std::string& folder, bool resume, const Hooks& hooks) {
   nn::Sequential model = c.make_model();
   const std::unique_ptr<optim::Optimizer> optimizer = c.optimizer(nn::parameters(model));
@@ -135,34 +155,36 @@ Report run(const Config& c, const Datasets& sets, const std::string& folder, boo
 
   Options options = options_of(c, folder, loader.batches());
   std::optional<Records> records;
+  std::optional<RunLog> log;
   options.on_step = hooks.on_step;
   options.on_warning = hooks.on_warning;
   options.interrupted = hooks.interrupted;
   options.on_epoch = [&](const Epoch& e) {
     records->add(e);
+    log->epoch(records->columns(), records->last_row());
     if (hooks.on_epoch) hooks.on_epoch(e);
   };
   Trainer trainer(model, c.loss, *optimizer, options);
   if (resume) trainer.resume(options.checkpoint.folder);
   io::write_file(in(folder, "config.toml"), to_toml(c.root));
   records.emplace(folder, c, validation.has_value(), trainer.history());
+  log.emplace(
+      folder, c, loader.batches(), hooks.on_note ? hooks.on_note : [](const std::string&) {});
   if (hooks.on_begin) {
     const std::int64_t first = 0;
     const data::Batch one = loader.source().fetch({&first, 1}, Key{});
     hooks.on_begin(folder, c, sets, trainer.step_info(batch_type(one.x, c.batch), batch_type(one.y, c.batch)));
   }
 
-  Report report{folder, trainer.fit(loader, validation ? &*validation : nullptr), std::nullopt};
-  if (report.result.stop == Stop::interrupted) return report;
-  if (c.keep_best && fs::exists(options.best_model)) {
-    load_state(options.best_model, model);
-  } else {
-    save_state(in(folder, "model.safetensors"), model, nullptr, options.metadata);
+  Report report{folder, {}, {}};
+  try {
+    report.result = trainer.fit(loader, validation ? &*validation : nullptr);
+    if (report.result.stop != Stop::interrupted) report.test = keep_and_test(trainer, model, c, sets, options);
+  } catch (const std::exception& e) {
+    log->failed(e);
+    throw;
   }
-  if (sets.test) {
-    data::DataLoader test = evaluation_loader(c, sets.test);
-    report.test = trainer.evaluate(test);
-  }
+  log->end(report.result, report.test);
   return report;
 }
 

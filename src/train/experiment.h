@@ -3,6 +3,7 @@
 //   RUN/model.safetensors       the model
 //   RUN/checkpoints/            the whole state of training, to resume
 //   RUN/history.csv, loss.svg   a row an epoch, and the curves
+//   RUN/run.json                what is on record of it; RUN/../runs.sqlite is the index of all (train/runs.h)
 #pragma once
 
 #include <functional>
@@ -25,6 +26,8 @@ struct Hooks {
   std::function<void(const Epoch&)> on_epoch = {};
   std::function<void(const std::string&)> on_warning = {};
   std::function<bool()> interrupted = {};
+  // What went wrong without stopping the training: a record that cannot be written.
+  std::function<void(const std::string&)> on_note = {};
 };
 struct Report {
   std::string folder;

@@ -276,6 +276,38 @@ TEST_F(App, RunsOfOneNameGetFoldersOfTheirOwnAndAgreeBitForBit) {
   EXPECT_EQ(losses("runs/net"), losses("again"));
 }
 
+TEST_F(App, RunsAreListedComparedAndForgotten) {
+  ASSERT_EQ(bp({"train", "net.toml", "-q", "--set", "train.epochs=2"}).code, 0);
+  ASSERT_EQ(bp({"train", "net.toml", "-q", "--set", "train.epochs=3", "--set", "optimizer.lr=0.5"}).code, 0);
+  EXPECT_EQ(bp({"train", "net.toml", "-q", "--set", "optimizer.type=sgd", "--set", "optimizer.lr=1e30"}).code, 6);
+  const Outcome list = bp({"runs", "--sort", "-optimizer.lr", "--where", "epochs>0"});
+  ASSERT_EQ(list.code, 0) << list.err;
+  for (const char* part : {"finished", "2/2", "3/3", "best accuracy", "test loss"})
+    EXPECT_THAT(list.out, HasSubstr(part));
+  EXPECT_LT(list.out.find("net-2 "), list.out.find("net "));
+  EXPECT_THAT(bp({"runs", "--where", "status=diverged"}).out, HasSubstr("net-3"));
+  EXPECT_THAT(bp({"runs", "--json", "--limit", "1"}).out, HasSubstr("\"optimizer.lr\": \"0.02\""));
+  const Outcome compare = bp({"runs", "compare", "net", "runs/net-2/", "--chart", "both.svg"});
+  ASSERT_EQ(compare.code, 0) << compare.err;
+  EXPECT_THAT(compare.out, HasSubstr("optimizer.lr"));
+  EXPECT_EQ(compare.out.find("optimizer.type"), std::string::npos);
+  EXPECT_THAT(read(at("both.svg")), HasSubstr("net-2, validation"));
+  EXPECT_EQ(bp({"runs", "rm", "net-2"}).code, 0);
+  EXPECT_EQ(bp({"runs"}).out.find("net-2"), std::string::npos);
+  EXPECT_THAT(bp({"runs", "--scan"}).out, HasSubstr("net-2"));
+  const Outcome wrong = bp({"runs", "compare", "net", "nett-2"});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_THAT(wrong.err, HasSubstr("did you mean \"net-2\""));
+  EXPECT_EQ(bp({"runs", "--where", "epochs"}).code, 2);
+  EXPECT_EQ(bp({"runs", "--in", "nowhere"}).code, 4);
+  // A record that cannot be kept stops no training.
+  fs::remove(at("runs/runs.sqlite"));
+  fs::create_directory(at("runs/runs.sqlite"));
+  const Outcome without = bp({"train", "net.toml", "-q", "--set", "train.epochs=1"});
+  EXPECT_EQ(without.code, 0);
+  EXPECT_THAT(without.err, HasSubstr("not in the list of runs"));
+}
+
 TEST_F(App, AnInterruptedRunGoesOnAsIfNothingHadHappened) {
   ASSERT_EQ(bp({"train", "net.toml", "--out", "whole", "--set", "train.epochs=80", "--set", "train.batch=2"}).code, 0);
   for (const int signal : {SIGINT, SIGTERM}) {
@@ -458,8 +490,8 @@ TEST_F(App, CuresAreMeasuredAndWritten) {
 TEST_F(App, HelpTellsItAll) {
   const Outcome help = bp({"--help"});
   EXPECT_EQ(help.code, 0);
-  for (const char* part :
-       {"train", "eval", "predict", "inspect", "gradcheck", "profile", "cures", "Exit codes", "Ctrl-C", "Examples"})
+  for (const char* part : {"train", "eval", "predict", "inspect", "gradcheck", "profile", "cures", "runs", "Exit codes",
+                           "Ctrl-C", "Examples"})
     EXPECT_THAT(help.out, HasSubstr(part));
 }
 

@@ -1,0 +1,106 @@
+// Records of a run that goes.
+#include "train/run_log.h"
+
+#include <omp.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <utility>
+
+#include "base/error.h"
+#include "base/isa.h"
+#include "bp/version.h"
+
+namespace bp::train {
+
+namespace {
+
+constexpr auto kPause = std::chrono::milliseconds(500);  // between two writes of the row
+
+double now() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
+
+std::map<std::string, std::string> environment_of(const Config& c) {
+  char host[256] = "";
+  gethostname(host, sizeof host - 1);
+  const int threads = c.train.threads > 0 ? c.train.threads : omp_get_max_threads();
+  return {{"version", version()},
+          {"host", host},
+          {"process", std::to_string(getpid())},
+          {"threads", std::to_string(threads)},
+          {"isa", name_of(running_isa())}};
+}
+
+void add_test(RunRecord& r, const Metrics& m) {
+  for (auto [name, value] : {std::pair{"test_loss", m.loss},
+                             {"test_accuracy", m.accuracy},
+                             {"test_mae", m.mae},
+                             {"test_rmse", m.rmse},
+                             {"test_r2", m.r2}})
+    if (!std::isnan(value)) r.metrics[name] = {value, value, 0};
+}
+
+}  // namespace
+
+RunLog::RunLog(std::string folder, const Config& config, std::int64_t batches, Note note)
+    : folder_(std::move(folder)), batches_(batches), note_(std::move(note)) {
+  const auto [runs, run] = split_run(folder_);
+  record_.folder = run;
+  record_.name = config.name;
+  record_.started = now();
+  try {
+    if (std::filesystem::exists(std::filesystem::path(folder_) / "run.json"))
+      record_.started = read_run_record(folder_).started;
+    add_history(record_, folder_);
+  } catch (const Error&) {}  // an unreadable older record is written anew
+  record_.status = "running";
+  record_.planned_epochs = config.train.epochs;
+  record_.parameters = nn::parameter_count(config.model);
+  record_.environment = environment_of(config);
+  set_settings(record_, config.root);
+  try {
+    index_ = std::make_unique<RunIndex>(runs);
+  } catch (const Error& e) { note_(fmt::format("this run is not in the list of runs: {}", e.what())); }
+  save(true);
+}
+
+void RunLog::save(bool file) {
+  record_.updated = now();
+  record_.steps = std::max(record_.steps, record_.epochs * batches_);
+  written_ = clock::now();
+  if (index_) {
+    try {
+      index_->put(record_);
+    } catch (const Error& e) {
+      note_(fmt::format("the list of runs is no longer kept up to date: {}", e.what()));
+      index_.reset();
+    }
+  }
+  if (!file) return;
+  try {
+    write_run_record(folder_, record_);
+  } catch (const Error& e) { note_(e.what()); }
+}
+
+void RunLog::epoch(const std::vector<std::string>& columns, const std::vector<double>& row) {
+  add_epoch(record_, columns, row);
+  if (clock::now() - written_ >= kPause) save(false);
+}
+
+void RunLog::end(const Result& result, const std::optional<Metrics>& test) {
+  record_.status = result.stop == Stop::interrupted ? "interrupted" : "finished";
+  record_.reason = name_of(result.stop);
+  record_.steps = result.steps;
+  if (test) add_test(record_, *test);
+  save(true);
+}
+
+void RunLog::failed(const std::exception& error) {
+  const auto* ours = dynamic_cast<const Error*>(&error);
+  record_.status = ours != nullptr && ours->kind() == ErrorKind::diverged ? "diverged" : "failed";
+  record_.reason = error.what();
+  save(true);
+}
+
+}  // namespace bp::train

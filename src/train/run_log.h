@@ -1,0 +1,41 @@
+// Keeps a run on record while it goes: RUN/run.json at its beginning and end, its row in runs.sqlite as epochs pass.
+// Made by the runner of experiment.cc. None of it may stop a training: a record that cannot be written is told once and
+// then left.
+#pragma once
+
+#include <chrono>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "train/config.h"
+#include "train/runs.h"
+
+namespace bp::train {
+
+using Note = std::function<void(const std::string&)>;
+
+class RunLog {
+ public:
+  // `folder` holds config.toml and history.csv already; a run that goes on keeps the date of its beginning.
+  RunLog(std::string folder, const Config& config, std::int64_t batches, Note note);
+  void epoch(const std::vector<std::string>& columns, const std::vector<double>& row);
+  void end(const Result& result, const std::optional<Metrics>& test);
+  void failed(const std::exception& error);
+  const RunRecord& record() const noexcept { return record_; }
+
+ private:
+  using clock = std::chrono::steady_clock;
+  void save(bool file);
+  std::string folder_;
+  std::int64_t batches_;
+  Note note_;
+  RunRecord record_;
+  std::unique_ptr<RunIndex> index_;
+  clock::time_point written_;
+};
+
+}  // namespace bp::train
