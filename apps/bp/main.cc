@@ -30,6 +30,7 @@ A run leaves a folder runs/NAME (NAME-2, -3, ... when it exists):
   model.safetensors       the trained model            config.toml   the configuration with all defaults
   checkpoints/            all that --resume needs      history.csv   a row an epoch
   run.json                its place in bp runs         loss.svg      the loss curves
+                                                       events/       for tensorboard --logdir runs
 Ctrl-C (or SIGTERM) finishes the step, saves and says how to resume; a second one stops at once.
 
 Exit codes: 0 done; 2 wrong command line or configuration; 3 data of a wrong shape, type or value; 4 a file cannot be

@@ -35,6 +35,7 @@
 #include "bp/shape.h"
 #include "bp/stream.h"
 #include "bp/tensor.h"
+#include "bp/tensorboard.h"
 #include "bp/text.h"
 #include "bp/train.h"
 #include "bp/transformer.h"

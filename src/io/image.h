@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <string_view>
 
 #include "bp/io.h"
 
@@ -25,6 +27,8 @@ class ImageDecoder {
 
 bool is_png(Bytes bytes) noexcept;
 bool is_jpeg(Bytes bytes) noexcept;
+// What io::write_png writes; `name` stands for the path in its errors.
+std::string encode_png(const Array& image, std::string_view name);
 std::unique_ptr<ImageDecoder> png_decoder(Bytes bytes);
 std::unique_ptr<ImageDecoder> jpeg_decoder(Bytes bytes);
 

@@ -80,14 +80,13 @@ class PngDecoder final : public ImageDecoder {
 };
 
 extern "C" void write_bytes(png_structp png, png_bytep from, std::size_t n) {
-  auto* out = static_cast<std::vector<char>*>(png_get_io_ptr(png));
-  out->insert(out->end(), from, from + n);
+  static_cast<std::string*>(png_get_io_ptr(png))->append(reinterpret_cast<const char*>(from), n);
 }
 extern "C" void flush_bytes(png_structp) {}
 
 // False when libpng cannot; nothing here is lost by its jump.
 bool encode(png_structp png, png_infop info, const std::uint8_t* values, std::int64_t height, std::int64_t width,
-            int channels, std::vector<char>* out) {
+            int channels, std::string* out) {
   if (setjmp(png_jmpbuf(png)) != 0) return false;
   png_set_write_fn(png, out, write_bytes, flush_bytes);
   png_set_IHDR(png, info, static_cast<png_uint_32>(width), static_cast<png_uint_32>(height), 8,
@@ -107,22 +106,24 @@ bool is_png(Bytes bytes) noexcept {
 
 std::unique_ptr<ImageDecoder> png_decoder(Bytes bytes) { return std::make_unique<PngDecoder>(bytes); }
 
-void write_png(const std::string& path, const Array& image) {
+std::string encode_png(const Array& image, std::string_view name) {
   if (image.dtype != DType::u8)
-    fail(ErrorKind::dtype, "{}: expected an image of u8, got {}", path, name_of(image.dtype));
+    fail(ErrorKind::dtype, "{}: expected an image of u8, got {}", name, name_of(image.dtype));
   constexpr std::int64_t kMost = 0x7fffffff;
   const Shape& s = image.shape;
   if (s.rank() != 3 || (s[2] != 1 && s[2] != 3) || s[0] < 1 || s[1] < 1 || s[0] > kMost || s[1] > kMost)
-    fail(ErrorKind::shape, "{}: expected an image [height, width, 1 or 3], got {}", path, s);
+    fail(ErrorKind::shape, "{}: expected an image [height, width, 1 or 3], got {}", name, s);
   Messages messages;
   png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &messages, on_png_error, on_png_warning);
   png_infop info = png == nullptr ? nullptr : png_create_info_struct(png);
-  std::vector<char> out;
+  std::string out;
   const bool done =
       info != nullptr && encode(png, info, image.data<std::uint8_t>(), s[0], s[1], static_cast<int>(s[2]), &out);
   png_destroy_write_struct(&png, &info);
-  if (!done) fail(ErrorKind::value, "{}: cannot encode the image: {}", path, messages.text);
-  write_file(path, {out.data(), out.size()});
+  if (!done) fail(ErrorKind::value, "{}: cannot encode the image: {}", name, messages.text);
+  return out;
 }
+
+void write_png(const std::string& path, const Array& image) { write_file(path, encode_png(image, path)); }
 
 }  // namespace bp::io

@@ -168,8 +168,8 @@ Report run(const Config& c, const Datasets& sets, const std::string& folder, boo
   if (resume) trainer.resume(options.checkpoint.folder);
   io::write_file(in(folder, "config.toml"), to_toml(c.root));
   records.emplace(folder, c, validation.has_value(), trainer.history());
-  log.emplace(
-      folder, c, loader.batches(), hooks.on_note ? hooks.on_note : [](const std::string&) {});
+  const Note ignore = [](const std::string&) {};
+  log.emplace(folder, c, sets, model, loader.batches(), hooks.on_note ? hooks.on_note : ignore);
   if (hooks.on_begin) {
     const std::int64_t first = 0;
     const data::Batch one = loader.source().fetch({&first, 1}, Key{});

@@ -3,7 +3,9 @@
 //   RUN/model.safetensors       the model
 //   RUN/checkpoints/            the whole state of training, to resume
 //   RUN/history.csv, loss.svg   a row an epoch, and the curves
-//   RUN/run.json                what is on record of it; RUN/../runs.sqlite is the index of all (train/runs.h)
+//   RUN/events/                 the same, the parameters' histograms and some images for TensorBoard
+//   (train/event_log.h) RUN/run.json                what is on record of it; RUN/../runs.sqlite is the index of all
+//   (train/runs.h)
 #pragma once
 
 #include <functional>

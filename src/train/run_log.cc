@@ -43,10 +43,21 @@ void add_test(RunRecord& r, const Metrics& m) {
 
 }  // namespace
 
-RunLog::RunLog(std::string folder, const Config& config, std::int64_t batches, Note note)
+template <class F> bool RunLog::attempt(const char* what, F&& f) {
+  try {
+    f();
+    return true;
+  } catch (const Error& e) {
+    note_(fmt::format("{}: {}", what, e.what()));
+    return false;
+  }
+}
+
+RunLog::RunLog(std::string folder, const Config& config, const Datasets& sets, const nn::Sequential& model,
+               std::int64_t batches, Note note)
     : folder_(std::move(folder)), batches_(batches), note_(std::move(note)) {
-  const auto [runs, run] = split_run(folder_);
-  record_.folder = run;
+  const auto place = split_run(folder_);
+  record_.folder = place.second;
   record_.name = config.name;
   record_.started = now();
   try {
@@ -59,9 +70,12 @@ RunLog::RunLog(std::string folder, const Config& config, std::int64_t batches, N
   record_.parameters = nn::parameter_count(config.model);
   record_.environment = environment_of(config);
   set_settings(record_, config.root);
-  try {
-    index_ = std::make_unique<RunIndex>(runs);
-  } catch (const Error& e) { note_(fmt::format("this run is not in the list of runs: {}", e.what())); }
+  attempt("this run is not in the list of runs", [&] { index_ = std::make_unique<RunIndex>(place.first); });
+  if (config.tensorboard)
+    attempt("this run has no event files", [&, done = record_.epochs] {
+      events_ = std::make_unique<EventLog>(folder_, config, model, sets.validation != nullptr, done);
+      if (done == 0) events_->begin(*sets.altered);
+    });
   save(true);
 }
 
@@ -69,22 +83,14 @@ void RunLog::save(bool file) {
   record_.updated = now();
   record_.steps = std::max(record_.steps, record_.epochs * batches_);
   written_ = clock::now();
-  if (index_) {
-    try {
-      index_->put(record_);
-    } catch (const Error& e) {
-      note_(fmt::format("the list of runs is no longer kept up to date: {}", e.what()));
-      index_.reset();
-    }
-  }
-  if (!file) return;
-  try {
-    write_run_record(folder_, record_);
-  } catch (const Error& e) { note_(e.what()); }
+  if (index_ && !attempt("the list of runs is no longer kept up to date", [&] { index_->put(record_); }))
+    index_.reset();
+  if (file) attempt("this run has no record", [&] { write_run_record(folder_, record_); });
 }
 
 void RunLog::epoch(const std::vector<std::string>& columns, const std::vector<double>& row) {
   add_epoch(record_, columns, row);
+  if (events_ && !attempt("event files end here", [&] { events_->epoch(columns, row); })) events_.reset();
   if (clock::now() - written_ >= kPause) save(false);
 }
 

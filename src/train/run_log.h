@@ -1,6 +1,6 @@
-// Keeps a run on record while it goes: RUN/run.json at its beginning and end, its row in runs.sqlite as epochs pass.
-// Made by the runner of experiment.cc. None of it may stop a training: a record that cannot be written is told once and
-// then left.
+// Keeps a run on record while it goes: RUN/run.json at its beginning and end, its row in runs.sqlite as epochs pass,
+// its event files. Made by the runner of experiment.cc. None of it may stop a training: a record that cannot be written
+// is told once and then left.
 #pragma once
 
 #include <chrono>
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "train/config.h"
+#include "train/event_log.h"
 #include "train/runs.h"
 
 namespace bp::train {
@@ -20,8 +21,10 @@ using Note = std::function<void(const std::string&)>;
 
 class RunLog {
  public:
-  // `folder` holds config.toml and history.csv already; a run that goes on keeps the date of its beginning.
-  RunLog(std::string folder, const Config& config, std::int64_t batches, Note note);
+  // `folder` holds config.toml and history.csv already; a run that goes on keeps the date of its beginning. `config`
+  // and `model` are kept: alive and in place. `batches` make an epoch.
+  RunLog(std::string folder, const Config& config, const Datasets& sets, const nn::Sequential& model,
+         std::int64_t batches, Note note);
   void epoch(const std::vector<std::string>& columns, const std::vector<double>& row);
   void end(const Result& result, const std::optional<Metrics>& test);
   void failed(const std::exception& error);
@@ -30,11 +33,14 @@ class RunLog {
  private:
   using clock = std::chrono::steady_clock;
   void save(bool file);
+  // Does one part of the record; tells of what goes wrong.
+  template <class F> bool attempt(const char* what, F&& f);
   std::string folder_;
   std::int64_t batches_;
   Note note_;
   RunRecord record_;
   std::unique_ptr<RunIndex> index_;
+  std::unique_ptr<EventLog> events_;
   clock::time_point written_;
 };
 

@@ -137,7 +137,8 @@ TEST_F(App, TrainsEvaluatesAndPredicts) {
   EXPECT_THAT(train.out, HasSubstr("test: loss"));
   EXPECT_THAT(train.err, HasSubstr("epoch 12/12"));
   EXPECT_EQ(train.err.find('\r'), std::string::npos) << "a bar where there is no terminal";
-  for (const char* file : {"model.safetensors", "checkpoints", "config.toml", "history.csv", "loss.svg"})
+  for (const char* file : {"model.safetensors", "checkpoints", "config.toml", "history.csv", "loss.svg", "run.json",
+                           "events/train", "events/validation"})
     EXPECT_TRUE(fs::exists(at(std::string("runs/net/") + file))) << file;
   EXPECT_EQ(losses("runs/net").size(), 13u);
 
@@ -272,7 +273,8 @@ TEST_F(App, RunsOfOneNameGetFoldersOfTheirOwnAndAgreeBitForBit) {
   EXPECT_EQ(losses("runs/net"), losses("runs/net-2"));
   EXPECT_EQ(read(at("runs/net/model.safetensors")), read(at("runs/net-2/model.safetensors")));
   // The effective configuration is a configuration.
-  ASSERT_EQ(bp({"train", "runs/net/config.toml", "-q", "--out", "again"}).code, 0);
+  ASSERT_EQ(bp({"train", "runs/net/config.toml", "-q", "--out", "again", "--set", "train.tensorboard=false"}).code, 0);
+  EXPECT_FALSE(fs::exists(at("again/events")));
   EXPECT_EQ(losses("runs/net"), losses("again"));
 }
 
