@@ -89,6 +89,8 @@ int list_runs(const RunsOptions& options);
 int compare_runs(const RunsOptions& options);
 int forget_runs(const RunsOptions& options);
 
+int report(const std::string& run);
+
 int keys();
 
 }  // namespace bp::app

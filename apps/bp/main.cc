@@ -30,7 +30,7 @@ A run leaves a folder runs/NAME (NAME-2, -3, ... when it exists):
   model.safetensors       the trained model            config.toml   the configuration with all defaults
   checkpoints/            all that --resume needs      history.csv   a row an epoch
   run.json                its place in bp runs         loss.svg      the loss curves
-                                                       events/       for tensorboard --logdir runs
+  report.html             a page about it all          events/       for tensorboard --logdir runs
 Ctrl-C (or SIGTERM) finishes the step, saves and says how to resume; a second one stops at once.
 
 Exit codes: 0 done; 2 wrong command line or configuration; 3 data of a wrong shape, type or value; 4 a file cannot be
@@ -73,6 +73,7 @@ struct Options {
   bp::app::ExportCommand export_model;
   bp::app::ImportCommand import_model;
   bp::app::RunsOptions runs;
+  std::string report;
 };
 
 void add_training(CLI::App& app, Options& o) {
@@ -203,6 +204,11 @@ void add_runs(CLI::App& app, Options& o) {
   for (CLI::App* command : {compare, remove}) command->fallthrough();  // --in may follow
 }
 
+void add_report(CLI::App& app, Options& o) {
+  CLI::App* report = app.add_subcommand("report", "examine a trained model and write RUN/report.html again");
+  report->add_option("run", o.report, "folder of a run")->required()->type_name("RUN");
+}
+
 int run_runs(const CLI::App& app, const Options& o) {
   const CLI::App* runs = app.get_subcommand("runs");
   if (runs->got_subcommand("compare")) return bp::app::compare_runs(o.runs);
@@ -230,6 +236,7 @@ int run(const CLI::App& app, const Options& o) {
   if (app.got_subcommand("export")) return bp::app::export_model(o.export_model);
   if (app.got_subcommand("import")) return bp::app::import_model(o.import_model);
   if (app.got_subcommand("cures")) return bp::app::cures(o.cures);
+  if (app.got_subcommand("report")) return bp::app::report(o.report);
   if (app.got_subcommand("runs")) return run_runs(app, o);
   return bp::app::keys();
 }
@@ -247,6 +254,7 @@ int main(int argc, char** argv) {
   add_cures(app, options);
   add_exchange(app, options);
   add_runs(app, options);
+  add_report(app, options);
   try {
     if (argc > 1 && argv[1][0] != '-') check_command(app, argv[1]);
     app.parse(argc, argv);

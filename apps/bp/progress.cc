@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <string_view>
 
 namespace bp::app {
 
@@ -15,9 +17,21 @@ namespace {
 
 constexpr auto kRedraw = std::chrono::milliseconds(100);
 
+// Asked for at each drawing: terminals are resized. COLUMNS serves those that do not know.
 std::size_t columns() {
+  constexpr std::size_t kLeast = 20;
   winsize size{};
-  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+  if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+    return std::max<std::size_t>(kLeast, size.ws_col);
+  const char* told = std::getenv("COLUMNS");
+  const long wide = told != nullptr ? std::strtol(told, nullptr, 10) : 0;
+  return wide > 0 ? std::clamp<std::size_t>(static_cast<std::size_t>(wide), kLeast, 1000) : 80;
+}
+
+// A terminal that can clear a line.
+bool draws_bars() {
+  const char* name = std::getenv("TERM");
+  return isatty(STDERR_FILENO) != 0 && (name == nullptr || std::string_view(name) != "dumb");
 }
 
 std::string bar(double share, std::size_t width) {
@@ -57,8 +71,7 @@ std::string duration(double seconds) {
   return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
 }
 
-ProgressBar::ProgressBar(train::Task task, bool quiet)
-    : task_(task), quiet_(quiet), terminal_(isatty(STDERR_FILENO) != 0) {}
+ProgressBar::ProgressBar(train::Task task, bool quiet) : task_(task), quiet_(quiet), terminal_(draws_bars()) {}
 ProgressBar::~ProgressBar() { clear(); }
 
 void ProgressBar::clear() {
@@ -70,15 +83,21 @@ void ProgressBar::step(const train::Progress& p) {
   const auto now = std::chrono::steady_clock::now();
   if (quiet_ || !terminal_ || (now - last_ < kRedraw && p.batch != p.batches)) return;
   last_ = now;
+  const double share = static_cast<double>(p.batch) / static_cast<double>(p.batches);
   const std::string left = fmt::format("epoch {}/{} ", p.epoch + 1, p.epochs);
-  const std::string right = fmt::format("  {}  {:.0f} samples/s  {} left", text_of(p.running, task_),
-                                        p.samples_per_second, duration(p.seconds_left));
-  const std::size_t room = columns() - 1;
-  std::string line = left + right;
-  if (const std::size_t used = line.size() + 2; used + 5 <= room)
-    line = left +
-           bar(static_cast<double>(p.batch) / static_cast<double>(p.batches), std::min<std::size_t>(30, room - used)) +
-           right;
+  const std::string measures = "  " + text_of(p.running, task_),
+                    time = fmt::format("  {} left", duration(p.seconds_left));
+  const std::string speed = fmt::format("  {:.0f} samples/s", p.samples_per_second);
+  const std::size_t room = columns() - 1;  // the last column would make some terminals wrap
+  constexpr std::size_t kShortestBar = 5;
+  std::string line =
+      fmt::format("{}{:.0f}%{}", left, 100 * share, measures);  // cut off at its end where all is too wide
+  // The first that fits, by what is worth most.
+  for (const std::string& right : {measures + speed + time, measures + time, measures, time})
+    if (const std::size_t used = left.size() + right.size() + 2; used + kShortestBar <= room) {
+      line = left + bar(share, std::min<std::size_t>(30, room - used)) + right;
+      break;
+    }
   std::fprintf(stderr, "\r\033[K%s", line.substr(0, room).c_str());
   drawn_ = true;
 }

@@ -1,4 +1,4 @@
-// bp runs: the list of runs, what differs between some of them, and forgetting them.
+// bp runs: the list of runs, what differs between some of them, and forgetting them. bp report.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -12,6 +12,7 @@
 #include "commands.h"
 #include "progress.h"
 #include "text_table.h"
+#include "train/report.h"
 #include "train/runs.h"
 
 namespace bp::app {
@@ -180,6 +181,11 @@ void print_comparison(const std::vector<RunRecord>& runs) {
 }
 
 }  // namespace
+
+int report(const std::string& run) {
+  fmt::print("{}\n", train::report_run(run));
+  return kOk;
+}
 
 int list_runs(const RunsOptions& o) {
   train::RunIndex index = open_index(o);

@@ -86,7 +86,6 @@ int train(const TrainOptions& o) {
     };
     hooks.on_warning = [&](const std::string& message) { bar.note("warning: " + message); };
     hooks.interrupted = [] { return g_stop != 0; };
-    hooks.on_note = [](const std::string& note) { fmt::print(stderr, "bp: {}\n", note); };
     report = o.resume.empty() ? train_run(c, o.out.empty() ? "runs/" + c.name : o.out, hooks)
                               : resume_run(c, o.resume, hooks);
   }

@@ -245,6 +245,9 @@ struct ChartOptions {
   std::string title{}, x_label{}, y_label{};
   bool log_x = false, log_y = false;
   int width = 760, height = 460;  // pixels
+  // Within a page that defines the CSS variables --ink, --muted and --grid: text and lines in these colours, no
+  // background.
+  bool themed = false;
 };
 
 std::string line_chart_svg(std::span<const Series> series, const ChartOptions& options);

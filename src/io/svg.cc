@@ -208,6 +208,18 @@ std::string legend(std::span<const Series> series, const Frame& f) {
   return out;
 }
 
+// The page's colours in the place of ours; texts hold none of them as attributes, for they are escaped.
+std::string themed(std::string svg) {
+  const auto replace = [&svg](const std::string& from, const std::string& to) {
+    for (std::size_t at = 0; (at = svg.find(from, at)) != std::string::npos; at += to.size())
+      svg.replace(at, from.size(), to);
+  };
+  for (const auto& [colour, name] : {std::pair{kInk, "ink"}, {kMuted, "muted"}, {kGrid, "grid"}})
+    replace(fmt::format("=\"{}\"", colour), fmt::format("=\"var(--{})\"", name));
+  replace("fill=\"#ffffff\"", "fill=\"none\"");
+  return svg;
+}
+
 void check(std::span<const Series> series, const ChartOptions& o) {
   if (o.width < 200 || o.height < 150 || o.width > 20000 || o.height > 20000)
     fail(ErrorKind::value, "[line_chart] {} x {} pixels: expected 200 x 150 to 20000 x 20000", o.width, o.height);
@@ -250,7 +262,8 @@ std::string line_chart_svg(std::span<const Series> series, const ChartOptions& o
   if (!any)
     out += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" fill=\"{}\" text-anchor=\"middle\">no data</text>\n",
                        (f.left + f.right) / 2, (f.top + f.bottom) / 2, kMuted);
-  return out + legend(series, f) + "</svg>\n";
+  out += legend(series, f) + "</svg>\n";
+  return o.themed ? themed(std::move(out)) : out;
 }
 
 void write_line_chart(const std::string& path, std::span<const Series> series, const ChartOptions& options) {

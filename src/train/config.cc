@@ -234,6 +234,7 @@ void read_training(Config& c) {
   c.train.threads = static_cast<int>(s.integer("threads"));
   c.train.precision = dtype_from_name(s.text("precision"));
   if (c.train.precision == bf16 && c.dtype == f64) s.wrong("precision", "bf16 belongs to dtype f32, and dtype is f64");
+  c.report = s.boolean("report");
   c.tensorboard = s.boolean("tensorboard");
   c.train.memory_budget = s.bytes("memory_budget");
   c.train.task = c.task;

@@ -70,7 +70,7 @@ struct Config {
   std::int64_t batch = 32, eval_batch = 32;
   bool shuffle = true;
   bool keep_best = false;
-  bool tensorboard = true;
+  bool tensorboard = true, report = true;
   Options train;  // what [train] says, but for paths
 
   // The model with its first values, which depend on the seed alone.

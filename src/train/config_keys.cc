@@ -304,6 +304,7 @@ constexpr KeyRule kKeys[] = {
     {"train", "", "checkpoint_seconds", K::number, "300.0", kNotNegative, "", "the same, by the clock; 0: none"},
     {"train", "", "keep_checkpoints", K::integer, "2", {1, 1000000}, "", "so many newest ones stay"},
     {"train", "", "keep_best_checkpoints", K::integer, "0", {0, 1000000}, "", "and those of so many best epochs"},
+    {"train", "", "report", K::boolean, "true", kAny, "", "write report.html at the end: a page about the run"},
     {"train", "", "tensorboard", K::boolean, "true", kAny, "",
      "write event files: curves, histograms of the parameters, some training images (tensorboard --logdir runs)"},
     {"train", "", "threads", K::integer, "0", {0, 1024}, "", "0: OMP_NUM_THREADS or the number of cores"},

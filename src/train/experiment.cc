@@ -12,6 +12,7 @@
 #include "bp/ops.h"
 #include "train/checkpoints.h"
 #include "train/metrics.h"
+#include "train/report.h"
 #include "train/run_log.h"
 
 namespace bp::train {
@@ -138,12 +139,22 @@ std::optional<Metrics> keep_and_test(Trainer& trainer, nn::Sequential& model, co
   if (c.keep_best && fs::exists(options.best_model)) {
     load_state(options.best_model, model);
   } else {
-    save_state(in(fs::path(options.checkpoint).parent_path().string(), "model.safetensors"), model, nullptr,
+    save_state(in(fs::path(options.checkpoint.folder).parent_path().string(), "model.safetensors"), model, nullptr,
                options.metadata);
   }
   if (!sets.test) return std::nullopt;
   data::DataLoader test = evaluation_loader(c, sets.test);
   return trainer.evaluate(test);
+}
+
+// RUN/report.html. An interrupted run's says nothing about data: whoever interrupts does not want to wait.
+void write_report(const Config& c, const Datasets& sets, const nn::Sequential& model, const RunRecord& record,
+                  const Report& report) {
+  const data::Source* set = sets.test ? sets.test.get() : sets.validation ? sets.validation.get() : sets.train.get();
+  const char* split = sets.test ? "test" : sets.validation ? "validation" : "training";
+  std::optional<Findings> findings;
+  if (report.result.stop != Stop::interrupted) findings = examine(c, model, *set, split);
+  io::write_file(in(report.folder, "report.html"), report_html(c, report.folder, record, findings, set));
 }
 
 Report run(const Config& c, const Datasets& sets, const std::string& folder, bool resume, const Hooks& hooks) {
@@ -168,8 +179,8 @@ Report run(const Config& c, const Datasets& sets, const std::string& folder, boo
   if (resume) trainer.resume(options.checkpoint.folder);
   io::write_file(in(folder, "config.toml"), to_toml(c.root));
   records.emplace(folder, c, validation.has_value(), trainer.history());
-  const Note ignore = [](const std::string&) {};
-  log.emplace(folder, c, sets, model, loader.batches(), hooks.on_note ? hooks.on_note : ignore);
+  const Note warn = hooks.on_warning ? hooks.on_warning : [](const std::string&) {};
+  log.emplace(folder, c, sets, model, loader.batches(), warn);
   if (hooks.on_begin) {
     const std::int64_t first = 0;
     const data::Batch one = loader.source().fetch({&first, 1}, Key{});
@@ -185,6 +196,11 @@ Report run(const Config& c, const Datasets& sets, const std::string& folder, boo
     throw;
   }
   log->end(report.result, report.test);
+  if (c.report) {
+    try {
+      write_report(c, sets, model, log->record(), report);
+    } catch (const Error& e) { warn(fmt::format("there is no report: {}", e.what())); }
+  }
   return report;
 }
 

@@ -26,10 +26,9 @@ struct Hooks {
   std::function<void(const std::string& folder, const Config&, const Datasets&, const ExecutableInfo&)> on_begin = {};
   std::function<void(const Progress&)> on_step = {};
   std::function<void(const Epoch&)> on_epoch = {};
+  // What went wrong without stopping the training: a record that cannot be written, a rollback.
   std::function<void(const std::string&)> on_warning = {};
   std::function<bool()> interrupted = {};
-  // What went wrong without stopping the training: a record that cannot be written.
-  std::function<void(const std::string&)> on_note = {};
 };
 struct Report {
   std::string folder;

@@ -12,9 +12,9 @@ namespace bp::train {
 namespace {
 
 constexpr std::string_view kHeader = "bp.run 2";
-constexpr double Metrics::*kValues[] = {&Metrics::loss, &Metrics::accuracy, &Metrics::mae,       &Metrics::rmse,
-                                        &Metrics::r2,   &Metrics::top_k,    &Metrics::precision, &Metrics::recall,
-                                        &Metrics::f1,   &Metrics::auc,      &Metrics::perplexity};
+constexpr double Metrics::*kMetricValues[] = {&Metrics::loss, &Metrics::accuracy, &Metrics::mae,       &Metrics::rmse,
+                                              &Metrics::r2,   &Metrics::top_k,    &Metrics::precision, &Metrics::recall,
+                                              &Metrics::f1,   &Metrics::auc,      &Metrics::perplexity};
 
 class Writer {
  public:
@@ -23,7 +23,7 @@ class Writer {
   Writer& operator()(double x) { return put(fmt::format("{}", x)); }
   Writer& operator()(const Metrics& m) {
     (*this)(m.samples);
-    for (double Metrics::*x : kValues) (*this)(m.*x);
+    for (double Metrics::*x : kMetricValues) (*this)(m.*x);
     return *this;
   }
   ~Writer() { out_ += '\n'; }
@@ -71,7 +71,7 @@ class Reader {
   Metrics metrics() {
     Metrics m;
     m.samples = integer();
-    for (double Metrics::*x : kValues) m.*x = number();
+    for (double Metrics::*x : kMetricValues) m.*x = number();
     return m;
   }
 

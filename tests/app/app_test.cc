@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <pty.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -475,6 +476,88 @@ TEST_F(App, ATerminalGetsALiveBar) {
   EXPECT_EQ(finish(child).code, 0);
   EXPECT_THAT(shown, HasSubstr("\r\033[Kepoch 1/12 ["));
   for (const char* what : {"loss ", "accuracy ", "samples/s", "left"}) EXPECT_THAT(shown, HasSubstr(what));
+}
+
+// Every bar fits in one line, whatever the width; the smallest still says which epoch.
+TEST_F(App, BarsFitNarrowTerminals) {
+  for (const unsigned short width : {20, 33, 60, 200}) {
+    int terminal = -1;
+    const winsize size{24, width, 0, 0};
+    const pid_t child = forkpty(&terminal, nullptr, nullptr, &size);
+    if (child < 0) GTEST_SKIP() << "this system has no pseudo-terminals (/dev/pts)";
+    if (child == 0) {
+      if (chdir(folder_.c_str()) != 0) _exit(99);
+      execl(program().c_str(), "bp", "train", "net.toml", "--out", "run", static_cast<char*>(nullptr));
+      _exit(98);
+    }
+    std::string shown;
+    char part[4096];
+    for (ssize_t n = 0; (n = ::read(terminal, part, sizeof part)) > 0;) shown.append(part, static_cast<std::size_t>(n));
+    close(terminal);
+    EXPECT_EQ(finish(child).code, 0);
+    const std::string clear = "\r\033[K";
+    int bars = 0;
+    for (std::size_t at = 0; (at = shown.find(clear + "epoch 1/12 ", at)) != std::string::npos;) {
+      at += clear.size();
+      const std::size_t end = shown.find('\r', at);
+      const std::string bar = shown.substr(at, end - at);
+      if (shown.compare(end, 2, "\r\n") == 0) continue;  // the line of an epoch
+      ++bars;
+      EXPECT_LT(bar.size(), width) << bar;
+      EXPECT_EQ(bar.find("samples/s") != std::string::npos, width == 200) << bar;
+    }
+    EXPECT_GT(bars, 0) << width;
+  }
+}
+
+std::string output_of(const std::string& command) {
+  std::string out;
+  FILE* pipe = popen(command.c_str(), "r");
+  char part[4096];
+  for (std::size_t n = 0; (n = fread(part, 1, sizeof part, pipe)) > 0;) out.append(part, n);
+  pclose(pipe);
+  return out;
+}
+
+TEST_F(App, TheReportOfARunIsOneSafePage) {
+  std::string data = read(at("t.csv"));
+  for (std::size_t i = 0; (i = data.find("outside", i)) != std::string::npos; i += 10) data.replace(i, 7, "<script>&'");
+  write("t.csv", data);
+  std::string net = kNet;
+  net.erase(net.find("test = "), 18);
+  write("net.toml", "name = \"<script>alert(1)<\\u002fscript>\"\n" + net);
+  EXPECT_EQ(bp({"train", "net.toml", "-q"}).code, 2) << "a slash in a name";
+  write("net.toml", "name = \"<script>alert(1)\"\n" + net);
+  const Outcome train = bp({"train", "net.toml", "-q", "--out", "run"});
+  ASSERT_EQ(train.code, 0) << train.err;
+  EXPECT_EQ(train.err, "");
+  const std::string page = read(at("run/report.html"));
+  EXPECT_EQ(page.find("<script"), std::string::npos);
+  for (const char* part : {"&lt;script&gt;alert(1)", "&lt;script&gt;&amp;&#39;", "default-src 'none'", "precision",
+                           "Worst examples", "gradient norm", "validation", "Environment"})
+    EXPECT_THAT(page, HasSubstr(part));
+  for (const char* outside : {"src=\"http", "href=", "url("}) EXPECT_EQ(page.find(outside), std::string::npos);
+  fs::remove(at("run/report.html"));
+  EXPECT_EQ(bp({"report", "run"}).out, "run/report.html\n");
+  EXPECT_EQ(read(at("run/report.html")).size(), page.size());
+  EXPECT_EQ(bp({"report", "nowhere"}).code, 4);
+  if (output_of("command -v chromium").empty()) GTEST_SKIP() << "there is no chromium to open the page in";
+  // Measured by a script that the page itself would refuse.
+  std::string probed = page;
+  probed.erase(probed.find("<meta http-equiv"), probed.find("<meta name=") - probed.find("<meta http-equiv"));
+  probed += "<script>document.title = `over ${document.documentElement.scrollWidth - innerWidth < 1}`</script>";
+  write("probed.html", probed);
+  for (const std::string width : {"500", "1280"}) {
+    const std::string chromium =
+        "timeout 60 chromium --headless --no-sandbox --disable-gpu --enable-logging=stderr "
+        "--user-data-dir=" +
+        at("profile") + " --window-size=" + width + ",900 --dump-dom file://";
+    const std::string dom = output_of(chromium + at("run/report.html") + " 2>" + at("log"));
+    EXPECT_THAT(dom, HasSubstr("</main>"));
+    EXPECT_EQ(read(at("log")).find("CONSOLE"), std::string::npos) << read(at("log"));
+    EXPECT_NE(output_of(chromium + at("probed.html") + " 2>/dev/null").find("<title>over true<"), std::string::npos)
+        << "wider than " << width;
+  }
 }
 
 TEST_F(App, CuresAreMeasuredAndWritten) {

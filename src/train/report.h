@@ -1,0 +1,20 @@
+// RUN/report.html: one page about a run that needs nothing else, no network and no scripts. `bp train` writes it at the
+// end, `bp report` again.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "train/config.h"
+#include "train/findings.h"
+#include "train/runs.h"
+
+namespace bp::train {
+
+// `set` is what `findings` are about; both are absent for a run that was interrupted.
+std::string report_html(const Config& config, const std::string& run, const RunRecord& record,
+                        const std::optional<Findings>& findings, const data::Source* set);
+// Examines the run's model and writes the page; its path.
+std::string report_run(const std::string& run);
+
+}  // namespace bp::train
