@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "bp/train.h"
+
 namespace bp::app {
 
 // Exit codes beside those of error_code().
@@ -39,8 +41,16 @@ int sample(const SampleCommand& options);
 struct InspectOptions {
   std::string what;
   std::vector<std::string> set;
+  std::size_t memory = 0;  // bytes; 0: not asked
 };
 int inspect(const InspectOptions& options);
+
+struct FindRateOptions {
+  std::string file, chart;
+  std::vector<std::string> set;
+  train::RateSearchOptions search;
+};
+int find_rate(const FindRateOptions& options);
 
 struct ProfileCommand {
   std::string file, trace;

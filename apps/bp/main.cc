@@ -67,6 +67,7 @@ struct Options {
   bp::app::PredictOptions predict;
   bp::app::SampleCommand sample;
   bp::app::InspectOptions inspect;
+  bp::app::FindRateOptions find_rate;
   bp::app::ProfileCommand profile;
   bp::app::GradcheckCommand gradcheck;
   bp::app::CuresOptions cures;
@@ -121,6 +122,9 @@ void add_others(CLI::App& app, Options& o) {
   inspect->add_option("what", o.inspect.what, "a configuration or the folder of a run")
       ->required()
       ->type_name("FILE.toml|RUN");
+  inspect->add_option("--memory", o.inspect.memory, "also the largest batch whose training step takes at most so much")
+      ->transform(CLI::AsSizeValue(false))
+      ->type_name("4GiB");
   add_set(inspect, o.inspect.set);
 
   CLI::App* profile = app.add_subcommand(
@@ -161,6 +165,17 @@ void add_cures(CLI::App& app, Options& o) {
   cures->add_option("--data", o.cures.data, "the folder of Fashion-MNIST's files")
       ->capture_default_str()
       ->type_name("DIR");
+}
+
+void add_find_rate(CLI::App& app, Options& o) {
+  CLI::App* find =
+      app.add_subcommand("find-rate", "train some batches at growing learning rates, and tell which works");
+  find->add_option("file", o.find_rate.file, "the configuration")->required()->type_name("FILE.toml");
+  find->add_option("--low", o.find_rate.search.low, "the first rate")->capture_default_str();
+  find->add_option("--high", o.find_rate.search.high, "the last one")->capture_default_str();
+  find->add_option("--steps", o.find_rate.search.steps, "from the first to the last")->capture_default_str();
+  find->add_option("--chart", o.find_rate.chart, "draw the losses")->type_name("FILE.svg");
+  add_set(find, o.find_rate.set);
 }
 
 void add_exchange(CLI::App& app, Options& o) {
@@ -231,6 +246,7 @@ int run(const CLI::App& app, const Options& o) {
   if (app.got_subcommand("predict")) return bp::app::predict(o.predict);
   if (app.got_subcommand("sample")) return bp::app::sample(o.sample);
   if (app.got_subcommand("inspect")) return bp::app::inspect(o.inspect);
+  if (app.got_subcommand("find-rate")) return bp::app::find_rate(o.find_rate);
   if (app.got_subcommand("profile")) return bp::app::profile(o.profile);
   if (app.got_subcommand("gradcheck")) return bp::app::gradcheck(o.gradcheck);
   if (app.got_subcommand("export")) return bp::app::export_model(o.export_model);
@@ -252,6 +268,7 @@ int main(int argc, char** argv) {
   add_training(app, options);
   add_others(app, options);
   add_cures(app, options);
+  add_find_rate(app, options);
   add_exchange(app, options);
   add_runs(app, options);
   add_report(app, options);

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <numeric>
@@ -64,6 +65,32 @@ int inspect(const InspectOptions& o) {
   fmt::print("training step    {} samples, {:.3f} GFLOP, planned peak {} bytes ({:.1f} MiB)\n", c.batch,
              costs.step.flops / 1e9, costs.step.planned_peak_bytes,
              static_cast<double>(costs.step.planned_peak_bytes) / (1 << 20));
+  if (o.memory > 0) {
+    const std::int64_t rows = train::largest_batch(c, o.memory);
+    fmt::print("largest batch    {} within {} bytes\n", rows, o.memory);
+  }
+  return kOk;
+}
+
+int find_rate(const FindRateOptions& o) {
+  train::Config c = train::read_config(o.file, o.set);
+  const std::string name = c.name;
+  const train::RateSearch found = train::search_rate(std::move(c), o.search);
+  TextTable table({"rate", "loss"}, {true, true});
+  const std::size_t every = std::max<std::size_t>(1, found.rates.size() / 20);
+  for (std::size_t i = 0; i < found.rates.size(); i += every)
+    table.add({fmt::format("{:.3g}", found.rates[i]), fmt::format("{:.4f}", found.losses[i])});
+  table.print();
+  if (found.suggestion > 0) {
+    fmt::print("\nsuggestion: --set optimizer.lr={:.2g}, where the loss falls fastest\n", found.suggestion);
+  } else {
+    fmt::print("\nno suggestion: the loss never fell; try --high, more --steps or a larger batch\n");
+  }
+  if (o.chart.empty()) return kOk;
+  io::Series series{"loss, smoothed", {}, found.losses};
+  for (const double r : found.rates) series.x.push_back(std::log10(r));
+  io::write_line_chart(o.chart, std::vector<io::Series>{series},
+                       {.title = name, .x_label = "log10 of the learning rate", .y_label = "loss"});
   return kOk;
 }
 

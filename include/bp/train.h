@@ -191,6 +191,19 @@ struct Options {
   std::vector<std::shared_ptr<Callback>> callbacks = {};
 };
 
+// A range test: the rate grows from step to step by the same factor, and the loss tells which ones work. Smith,
+// "Cyclical learning rates for training neural networks", WACV 2017.
+struct RateSearchOptions {
+  double low = 1e-7, high = 10;
+  std::int64_t steps = 100;
+  double smoothing = 0.9;  // of the losses: an exponential mean, without bias towards its start
+  double stop_factor = 4;  // stops where the smoothed loss exceeds so many times its least
+};
+struct RateSearch {
+  std::vector<double> rates, losses;  // of the steps taken; losses smoothed
+  double suggestion = 0;              // where the loss falls fastest; 0 when it never fell
+};
+
 using Forward = std::function<Tensor(const Tensor&)>;
 using Loss = std::function<Tensor(const Tensor& output, const Tensor& target)>;  // the mean over the batch
 
@@ -230,6 +243,14 @@ class Trainer {
 
   // What a training step costs, for these shapes; compiles it.
   ExecutableInfo step_info(const Type& x, const Type& y);
+
+  // Trains for some batches at growing rates and puts everything back as it was: model, optimizer, averages, the
+  // loader's place. Throws Error(value) for options out of their range.
+  RateSearch find_rate(data::DataLoader& loader, const RateSearchOptions& options = {});
+
+  // The largest batch, at most `limit` rows, of which a training step takes at most `bytes` by its plan; nothing is
+  // run. 0 when one row takes more. The first dimensions of the types do not count.
+  std::int64_t largest_batch(const Type& x, const Type& y, std::size_t bytes, std::int64_t limit = 1 << 20);
 
   // Takes `runs` training steps on one batch, which move parameters and optimizer as training does, and tells where the
   // time went (bp/profile.h). Schedules, history and checkpoints are left alone.

@@ -20,11 +20,11 @@ std::uint64_t cost_of(const RawRow& row) { return row.bytes.size() + sizeof(RawR
 
 class Epochs::Epoch {
  public:
-  Epoch(const Epochs& all, Key key) : key(key), all_(all), rng_(key.fold("buffer")) {
+  Epoch(const Epochs& all, Key of) : key(of), all_(all), rng_(of.fold("buffer")) {
     const auto n = static_cast<std::int64_t>(all.rows_.size());
     shards_.resize(static_cast<std::size_t>(n));
     std::iota(shards_.begin(), shards_.end(), 0);
-    if (all.mixed_ > 0) shards_ = permutation(n, key.fold("shards"));
+    if (all.mixed_ > 0) shards_ = permutation(n, of.fold("shards"));
   }
 
   // None of a place that is behind and was not left.

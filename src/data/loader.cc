@@ -37,6 +37,8 @@ void check(const LoaderOptions& o, std::int64_t rows) {
          rows, o.batch_size);
 }
 
+}  // namespace
+
 // What a batch is made of, whichever thread makes it.
 class Fetcher {
  public:
@@ -213,7 +215,6 @@ void Crew::stop() noexcept {
   for (std::thread& t : threads_) all ? t.join() : t.detach();
   threads_.clear();
 }
-}  // namespace
 
 struct DataLoader::Impl {
   Impl(std::shared_ptr<const Source> from, LoaderOptions o) : fetcher(std::make_shared<Fetcher>(std::move(from), o)) {}

@@ -13,7 +13,7 @@ namespace bp::io {
 struct Stored {
   std::string type;          // as the header tells it, with the byte order
   std::uint64_t offset = 0;  // of the first value in the file
-  Shape shape;
+  Shape shape = {};
   std::size_t size = 0;      // bytes of a stored element
   DType dtype = DType::f32;  // after reading
   bool plain = false;        // values lie in the file as in an Array

@@ -262,6 +262,14 @@ Profile profile_training(Config config, int runs) {
   return trainer.profile(to_tensor(batch->x), to_tensor(batch->y), runs);
 }
 
+RateSearch search_rate(Config config, const RateSearchOptions& options) {
+  const Datasets sets = load_datasets(config);
+  data::DataLoader loader = training_loader(config, sets.altered);
+  nn::Sequential model = config.make_model();
+  const std::unique_ptr<optim::Optimizer> optimizer = config.optimizer(nn::parameters(model));
+  return Trainer(model, config.loss, *optimizer, config.train).find_rate(loader, options);
+}
+
 Metrics evaluate_run(Config& config, const std::string& run, Split split) {
   nn::Sequential model = load_model(config, run);
   const std::unique_ptr<optim::Optimizer> optimizer = config.optimizer(nn::parameters(model));

@@ -45,6 +45,8 @@ nn::Sequential load_model(const Config& config, const std::string& run);
 // Where a training step of this configuration spends its time: `runs` steps from the first values on the first batch.
 // Nothing is written. Throws Error(value) for fewer than one run.
 Profile profile_training(Config config, int runs);
+// Trainer::find_rate on the configuration's training data, from the first values. Nothing is written.
+RateSearch search_rate(Config config, const RateSearchOptions& options);
 Metrics evaluate_run(Config& config, const std::string& run, Split split);
 // [N, classes] probabilities, [N, ..] probabilities of binary labels, or values.
 Array predict(const Config& config, const nn::Sequential& model, const Array& inputs);

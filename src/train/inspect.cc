@@ -124,7 +124,10 @@ std::vector<LayerRow> layer_rows(nn::Sequential& model, const Shape& input, DTyp
   return rows;
 }
 
-Costs costs_of(const Config& config) {
+namespace {
+
+// f(trainer, types of a training batch).
+template <class F> auto with_trainer(const Config& config, F&& f) {
   nn::Sequential model = config.make_model();
   const std::unique_ptr<optim::Optimizer> optimizer = config.optimizer(nn::parameters(model));
   const bool ids =
@@ -132,9 +135,21 @@ Costs costs_of(const Config& config) {
   Shape target = config.output;
   if (ids) target.erase(target.rank() - 1);
   Trainer trainer(model, config.loss, *optimizer, config.train);
-  return {nn::parameter_count(model),
-          trainer.step_info({config.input_dtype(), batched(config.batch, config.input)},
-                            {ids ? DType::i64 : config.dtype, batched(config.batch, target)})};
+  return f(trainer, Type{config.input_dtype(), batched(config.batch, config.input)},
+           Type{ids ? DType::i64 : config.dtype, batched(config.batch, target)});
+}
+
+}  // namespace
+
+Costs costs_of(const Config& config) {
+  return with_trainer(config, [&](Trainer& trainer, const Type& x, const Type& y) {
+    return Costs{nn::parameter_count(config.model), trainer.step_info(x, y)};
+  });
+}
+
+std::int64_t largest_batch(const Config& config, std::size_t bytes) {
+  return with_trainer(
+      config, [&](Trainer& trainer, const Type& x, const Type& y) { return trainer.largest_batch(x, y, bytes); });
 }
 
 std::vector<ParameterCheck> check_gradients(const Config& config, const data::Batch& batch,

@@ -23,6 +23,8 @@ struct Costs {
   ExecutableInfo step;  // of a training step with the configured batch
 };
 Costs costs_of(const Config& config);
+// The largest batch whose training step takes at most so many bytes (Trainer::largest_batch).
+std::int64_t largest_batch(const Config& config, std::size_t bytes);
 
 struct ParameterCheck {
   std::string name;

@@ -443,6 +443,11 @@ TEST_F(App, InspectsAndChecksGradients) {
   EXPECT_THAT(inspect.out, HasSubstr("linear(2 -> 16)"));
   EXPECT_THAT(inspect.out, HasSubstr("parameters       82"));
   EXPECT_THAT(inspect.out, HasSubstr("planned peak"));
+  EXPECT_THAT(bp({"inspect", "net.toml", "--memory", "1MiB"}).out, HasSubstr("within 1048576 bytes"));
+  const Outcome rate = bp({"find-rate", "net.toml", "--low", "1e-5", "--high", "10", "--chart", "rate.svg"});
+  EXPECT_EQ(rate.code, 0) << rate.err;
+  EXPECT_THAT(rate.out, HasSubstr("suggestion: --set optimizer.lr="));
+  EXPECT_TRUE(fs::exists(at("rate.svg")));
   const Outcome check = bp({"gradcheck", "net.toml"});
   EXPECT_EQ(check.code, 0) << check.out << check.err;
   EXPECT_THAT(check.out, HasSubstr("3.bias"));

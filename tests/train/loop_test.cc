@@ -238,6 +238,50 @@ TEST(Watch, AMetricThatIsNotThereIsNamed) {
   EXPECT_THAT(message_of([&] { t.fit(d.loader); }, ErrorKind::value), HasSubstr("without validation"));
 }
 
+TEST(FindRate, TellsWhereTheLossFallsAndChangesNothing) {
+  Classifier c(1e-3);
+  const auto before = bits(c.model);
+  c.loader.next();
+  const data::LoaderState place = c.loader.state();
+  train::Trainer t = c.trainer({});
+  const train::RateSearch s = t.find_rate(c.loader, {.low = 1e-6, .high = 10, .steps = 60});
+  EXPECT_GT(s.suggestion, 1e-4);
+  EXPECT_LT(s.suggestion, 0.3);
+  ASSERT_GT(s.rates.size(), 10u);
+  EXPECT_DOUBLE_EQ(s.rates[0], 1e-6);
+  EXPECT_NEAR(s.rates[1] / s.rates[0], std::pow(1e7, 1.0 / 59), 1e-9);
+  EXPECT_EQ(bits(c.model), before);
+  EXPECT_EQ(c.optimizer.step.get().item(), 0);
+  EXPECT_EQ(c.optimizer.lr.get().item(), 1e-3);
+  EXPECT_EQ(c.loader.state(), place);
+  message_of([&] { t.find_rate(c.loader, {.low = 1, .high = 0.1}); }, ErrorKind::value);
+  message_of([&] { t.find_rate(c.loader, {.steps = 2}); }, ErrorKind::value);
+}
+
+TEST(FindRate, SuggestsNothingWhereTheLossNeverFalls) {
+  Classifier c(1e-3);
+  train::Trainer t = c.trainer({});
+  EXPECT_EQ(t.find_rate(c.loader, {.low = 1e3, .high = 1e9, .steps = 20}).suggestion, 0);
+}
+
+// By the plan: one row more would take more than allowed.
+TEST(LargestBatch, FitsAndOneMoreDoesNot) {
+  Classifier c;
+  train::Trainer t = c.trainer({});
+  const Type x{f32, {64, 28, 28, 1}}, y{i64, {64}};
+  const auto peak = [&](std::int64_t rows) {
+    return t.step_info({f32, {rows, 28, 28, 1}}, {i64, {rows}}).planned_peak_bytes;
+  };
+  for (const std::int64_t rows : {1, 37, 64, 100}) {
+    const std::int64_t found = t.largest_batch(x, y, peak(rows));
+    EXPECT_GE(found, rows);
+    EXPECT_LE(peak(found), peak(rows));
+    EXPECT_GT(peak(found + 1), peak(rows));
+  }
+  EXPECT_EQ(t.largest_batch(x, y, 1000), 0);
+  EXPECT_EQ(t.largest_batch(x, y, peak(1000), 20), 20);
+}
+
 // A rate that is far too large at first: with rollbacks it is halved until the run survives.
 TEST(Rollback, LowersTheRateUntilTheRunSurvives) {
   const auto run = [](int rollbacks, std::vector<std::string>* warnings) {
