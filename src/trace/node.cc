@@ -2,6 +2,7 @@
 #include "trace/node.h"
 
 #include <algorithm>
+#include <new>
 
 #include "base/error.h"
 #include "trace/body.h"
@@ -61,13 +62,15 @@ void check_region(ir::OpId op, const Node& input, const Region* open) {
 }  // namespace
 
 // Recursive release overflows the stack on long chains: inputs are moved to a list that the outermost destructor
-// empties.
+// empties. Where that list finds no memory, what is left is released by recursion after all.
 Node::~Node() {
   thread_local std::vector<std::shared_ptr<Node>>* doomed = nullptr;
   if (inputs.empty()) return;
   const auto hand_over = [](std::vector<Tensor>& from, std::vector<std::shared_ptr<Node>>& to) {
-    for (Tensor& t : from)
-      if (t.node().use_count() == 1) to.push_back(t.node());
+    try {
+      for (Tensor& t : from)
+        if (t.node().use_count() == 1) to.push_back(t.node());
+    } catch (const std::bad_alloc&) {}
     from.clear();
   };
   if (doomed != nullptr) {
