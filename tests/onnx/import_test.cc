@@ -187,6 +187,13 @@ TEST_F(OnnxImport, DamagedModelsThrowOrCompute) {
   EXPECT_GT(refused, tried / 3);
 }
 
+// TensorProto's fields 13, where a tensor lies, and 14, that it lies elsewhere.
+TEST(OnnxTensor, OfAnotherFileIsRefused) {
+  for (const std::string bytes : {std::string("\x6a\x00", 2), std::string("\x70\x01")})
+    EXPECT_THAT(error_of([&] { proto::parse_tensor(std::as_bytes(std::span(bytes)), "t.pb"); }),
+                HasSubstr("lies in another file (external data), which is not read"));
+}
+
 TEST_F(OnnxImport, GradientsReachTheInput) {
   const Model model = model_of({{"Mul", "m", "", {"x", "x"}, {"y"}, {}}}, {});
   const Tensor x = watch(Tensor::from(std::vector<float>{1, 2, 3}, {1, 3}));
