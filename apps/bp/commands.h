@@ -19,6 +19,15 @@ struct TrainOptions {
 };
 int train(const TrainOptions& options);
 
+struct TuneCommand {
+  std::string file, out;
+  std::vector<std::string> set;
+  long trials = 0;  // as the file says
+  int workers = 1, threads = -1;
+  bool quiet = false, worker = false;
+};
+int tune(const TuneCommand& options);
+
 struct EvalOptions {
   std::string run, data;
   std::vector<std::string> set;

@@ -25,6 +25,7 @@ constexpr const char* kFooter = R"(Examples:
   bp cures --only vanishing,exploding
   bp runs --where "optimizer.lr<0.01" --sort best.validation_loss
   bp runs compare fashion_mnist fashion_mnist-2 --chart losses.svg
+  bp tune examples/fashion_tune.toml --workers 2
 
 A run leaves a folder runs/NAME (NAME-2, -3, ... when it exists):
   model.safetensors       the trained model            config.toml   the configuration with all defaults
@@ -63,6 +64,7 @@ void add_set(CLI::App* command, std::vector<std::string>& set) {
 
 struct Options {
   bp::app::TrainOptions train;
+  bp::app::TuneCommand tune;
   bp::app::EvalOptions eval;
   bp::app::PredictOptions predict;
   bp::app::SampleCommand sample;
@@ -219,6 +221,23 @@ void add_runs(CLI::App& app, Options& o) {
   for (CLI::App* command : {compare, remove}) command->fallthrough();  // --in may follow
 }
 
+void add_tune(CLI::App& app, Options& o) {
+  CLI::App* tune = app.add_subcommand(
+      "tune", "search the values that [tune] of FILE.toml names (docs/tune.md); the same command again goes on");
+  tune->add_option("file", o.tune.file, "the configuration")->required()->type_name("FILE.toml");
+  tune->add_option("--out", o.tune.out, "the search's folder instead of runs/NAME-tune")->type_name("DIR");
+  tune->add_option("--trials", o.tune.trials, "instead of tune.trials; more than before goes on with a search")
+      ->check(CLI::Range(1, 100000));
+  tune->add_option("--workers", o.tune.workers, "trials at the same time, each in a process of its own")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 256));
+  tune->add_option("--threads", o.tune.threads, "of each worker; unless given several share the cores")
+      ->check(CLI::Range(0, 1024));
+  tune->add_flag("--quiet,-q", o.tune.quiet, "only errors and the table");
+  tune->add_flag("--worker", o.tune.worker)->group("");  // hidden: how the program starts its workers
+  add_set(tune, o.tune.set);
+}
+
 void add_report(CLI::App& app, Options& o) {
   CLI::App* report = app.add_subcommand("report", "examine a trained model and write RUN/report.html again");
   report->add_option("run", o.report, "folder of a run")->required()->type_name("RUN");
@@ -242,6 +261,7 @@ void check_command(const CLI::App& app, const std::string& word) {
 
 int run(const CLI::App& app, const Options& o) {
   if (app.got_subcommand("train")) return bp::app::train(o.train);
+  if (app.got_subcommand("tune")) return bp::app::tune(o.tune);
   if (app.got_subcommand("eval")) return bp::app::eval(o.eval);
   if (app.got_subcommand("predict")) return bp::app::predict(o.predict);
   if (app.got_subcommand("sample")) return bp::app::sample(o.sample);
@@ -270,6 +290,7 @@ int main(int argc, char** argv) {
   add_cures(app, options);
   add_find_rate(app, options);
   add_exchange(app, options);
+  add_tune(app, options);
   add_runs(app, options);
   add_report(app, options);
   try {

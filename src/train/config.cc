@@ -242,6 +242,14 @@ void read_training(Config& c) {
   read_averages(s, c, c.train);
 }
 
+// A run and its config.toml know nothing of the search that it may be part of.
+void take_search(Config& c) {
+  Node* tune = c.root.find("tune");
+  if (tune == nullptr) return;
+  c.search = read_search(*tune);
+  std::erase_if(c.root.entries, [](const auto& entry) { return entry.first == "tune"; });
+}
+
 }  // namespace
 
 nn::Sequential Config::make_model(DType as) const {
@@ -253,6 +261,7 @@ nn::Sequential Config::make_model(DType as) const {
 Config parse_config(Node root, const std::string& folder, const std::string& name) {
   Config c;
   c.root = std::move(root);
+  take_search(c);
   Section top(c.root, "", "");
   c.name = top.has("name") ? top.text("name") : name;
   if (c.name.empty() || c.name.find('/') != std::string::npos || c.name[0] == '.')

@@ -16,6 +16,7 @@
 #include "bp/stream.h"
 #include "bp/text.h"
 #include "bp/train.h"
+#include "train/search.h"
 #include "train/toml.h"
 
 namespace bp::train {
@@ -71,7 +72,8 @@ struct Config {
   bool shuffle = true;
   bool keep_best = false;
   bool tensorboard = true, report = true;
-  Options train;  // what [train] says, but for paths
+  std::optional<Search> search;  // [tune], which is no part of `root`: bp train passes it over
+  Options train;                 // what [train] says, but for paths
 
   // The model with its first values, which depend on the seed alone.
   nn::Sequential make_model(DType as) const;

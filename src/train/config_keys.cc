@@ -313,6 +313,22 @@ constexpr KeyRule kKeys[] = {
     {"train", "", "memory_budget", K::bytes, "0", kAny, "",
      "what a training step may take: within it, values of the forward pass are computed twice instead of kept, with "
      "the same results; 0: no limit"},
+
+    {"tune", "", "method", K::text, "\"random\"", kAny, "grid random halton asha",
+     "grid: all combinations; random; halton: spread more evenly; asha: random, and trials that fall behind stop "
+     "early"},
+    {"tune", "", "space", K::table, kRequired, kAny, "", "the keys to search over and their values; above"},
+    {"tune", "", "trials", K::integer, kAbsent, {1, 100000}, "", "20 unless given; of a grid all"},
+    {"tune", "", "seed", K::integer, "0", kNotNegative, "", "of what is tried; each trial trains with the file's seed"},
+    {"tune", "", "min_epochs", K::integer, "1", kFromOne, "", "asha: the first rung"},
+    {"tune",
+     "",
+     "eta",
+     K::integer,
+     "3",
+     {2, 1000},
+     "",
+     "asha: the best 1/eta go on past a rung, to eta times its epochs"},
 };
 
 constexpr TypeRow kTypes[] = {
@@ -551,6 +567,11 @@ std::string config_reference() {
               "\nThe learning rate over the run; may be left out (`constant`). Formulas are in "
               "`include/bp/schedule.h`.");
   write_group(out, "train", "[train]", "");
+  write_group(
+      out, "tune", "[tune]",
+      "\nWhat `bp tune` tries ([tune.md](tune.md)); `bp train` passes it over. Each key of `[tune.space]` is one of "
+      "the configuration, as --set writes it: `\"optimizer.lr\" = { log = [1e-4, 1e-1] }`. Its values are a list, "
+      "or a range `uniform`, `log`, `integer` or `log_integer`, with `points` for a grid.");
   return out;
 }
 

@@ -36,7 +36,7 @@ struct Range {
 };
 
 struct KeyRule {
-  std::string_view group;  // "", "data", "augment", "model", "layer", "loss", "optimizer", "schedule", "train"
+  std::string_view group;  // "", "data", "augment", "model", "layer", "loss", "optimizer", "schedule", "train", "tune"
   std::string_view types;  // which types of the group have it, separated by blanks; empty: all
   std::string_view key;
   KeyKind kind;

@@ -108,7 +108,8 @@ void Section::check_keys(std::string_view type_key) const {
   std::vector<std::string> known = keys_of(group_, type_);
   if (!type_.empty()) known.emplace_back(type_key);
   if (group_.empty())
-    for (const char* section : {"data", "model", "loss", "optimizer", "schedule", "train"}) known.emplace_back(section);
+    for (const char* section : {"data", "model", "loss", "optimizer", "schedule", "train", "tune"})
+      known.emplace_back(section);
   for (const auto& [key, value] : table_.entries) {
     if (std::find(known.begin(), known.end(), key) != known.end()) continue;
     const std::string of = type_.empty() ? std::string() : fmt::format(" of {} \"{}\"", type_key, type_);

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -577,11 +578,93 @@ TEST_F(App, CuresAreMeasuredAndWritten) {
   EXPECT_EQ(bp({"cures", "--only", "logits", "--data", "nowhere"}).code, 4);
 }
 
+// The table without times, which begins at "trial".
+std::string without_times(const std::string& out) {
+  std::string kept;
+  std::istringstream lines(out);
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string word;
+    for (int i = 0; words >> word; ++i)
+      if (i != 3) kept += word + " ";
+    kept += "\n";
+  }
+  return kept;
+}
+
+TEST_F(App, TuneFindsARateAndGoesOnAfterAKill) {
+  write("tune.toml", std::string(kNet) + R"([tune]
+method = "halton"
+trials = 6
+[tune.space]
+"optimizer.lr" = { log = [1e-4, 1e-1] }
+"model.layers.0.units" = [4, 16]
+)");
+  const std::vector<std::string> set{"--set", "train.epochs=20", "--set", "train.batch=2"};
+  const auto tune = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {"tune", "tune.toml", "--threads", "1"});
+    arguments.insert(arguments.end(), set.begin(), set.end());
+    return arguments;
+  };
+  const Outcome whole = bp(tune({"--out", "whole"}));
+  ASSERT_EQ(whole.code, 0) << whole.err;
+  EXPECT_THAT(whole.out, HasSubstr("best: trial "));
+  EXPECT_THAT(read(at("whole/importance.svg")), HasSubstr("optimizer.lr"));
+  EXPECT_THAT(read(at("whole/best.toml")), HasSubstr("validation loss"));
+
+  const pid_t killed = start(tune({"--out", "two", "--workers", "2"}));
+  for (int i = 0; i < 3000 && !fs::exists(at("two/trial-003/history.csv")); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  kill(killed, SIGKILL);
+  finish(killed);
+  const Outcome two = bp(tune({"--out", "two", "--workers", "2"}));
+  ASSERT_EQ(two.code, 0) << two.err;
+  EXPECT_EQ(without_times(two.out.substr(0, two.out.find("best:"))),
+            without_times(whole.out.substr(0, whole.out.find("best:"))));
+  for (const char* trial : {"/trial-000", "/trial-002", "/trial-003"})
+    EXPECT_EQ(losses(std::string("two") + trial), losses(std::string("whole") + trial));
+
+  const Outcome best = bp({"train", "whole/best.toml", "--out", "again", "-q"});
+  EXPECT_EQ(best.code, 0) << best.err;
+  const Outcome other = bp({"tune", "tune.toml", "--out", "two"});
+  EXPECT_EQ(other.code, 7) << other.err;
+  EXPECT_THAT(other.err, HasSubstr("search with other settings"));
+}
+
+TEST_F(App, TuneStopsTrialsThatFallBehindAndOnASignal) {
+  write("tune.toml", std::string(kNet) + R"([tune]
+method = "asha"
+trials = 8
+[tune.space]
+"optimizer.lr" = { log = [1e-6, 1e-1] }
+)");
+  const pid_t child = start({"tune", "tune.toml", "--workers", "2", "--set", "train.batch=2"});
+  for (int i = 0; i < 3000 && !fs::exists(at("runs/tune-tune/trial-001/history.csv")); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  kill(child, SIGINT);
+  const Outcome stopped = finish(child);
+  EXPECT_EQ(stopped.code, 130) << stopped.err;
+  EXPECT_THAT(stopped.err, HasSubstr("The same command goes on"));
+  const Outcome all = bp({"tune", "tune.toml", "--set", "train.batch=2"});
+  ASSERT_EQ(all.code, 0) << all.err;
+  EXPECT_THAT(all.out, HasSubstr("pruned"));
+  EXPECT_THAT(all.out, HasSubstr("finished"));
+  const Outcome more = bp({"tune", "tune.toml", "--set", "train.batch=2", "--trials", "9", "-q"});
+  EXPECT_EQ(std::count(more.out.begin(), more.out.end(), '\n'), std::count(all.out.begin(), all.out.end(), '\n') + 1);
+
+  EXPECT_THAT(bp({"tune", "net.toml"}).err, HasSubstr("nothing to search over"));
+  const Outcome blind = bp({"tune", "tune.toml", "--set", "data.validation_fraction=0"});
+  EXPECT_EQ(blind.code, 2);
+  EXPECT_THAT(blind.err, HasSubstr("needs data to judge by"));
+  EXPECT_THAT(bp({"tune", "tune.toml", "--set", "tune.space.optimizer.rate=[1,2]"}).err, HasSubstr("trial 0"));
+  EXPECT_EQ(bp({"train", "tune.toml", "-q"}).code, 0);
+}
+
 TEST_F(App, HelpTellsItAll) {
   const Outcome help = bp({"--help"});
   EXPECT_EQ(help.code, 0);
-  for (const char* part : {"train", "eval", "predict", "inspect", "gradcheck", "profile", "cures", "runs", "Exit codes",
-                           "Ctrl-C", "Examples"})
+  for (const char* part : {"train", "eval", "predict", "inspect", "gradcheck", "profile", "cures", "runs", "tune",
+                           "Exit codes", "Ctrl-C", "Examples"})
     EXPECT_THAT(help.out, HasSubstr(part));
 }
 
