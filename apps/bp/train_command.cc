@@ -55,7 +55,7 @@ void conclude(const train::Report& report, const train::Config& c, const TrainOp
   if (r.stop != train::Stop::epochs && !o.quiet)
     fmt::print(stderr, "stopped after {} epochs: {}\n", r.history.size(), train::name_of(r.stop));
   if (report.test) print_metrics("test", *report.test, c.task);
-  fmt::print("{}: model.safetensors, history.csv, loss.svg\n", report.folder);
+  fmt::print("{}: model.safetensors, history.csv, {}\n", report.folder, c.report ? "report.html" : "loss.svg");
 }
 
 }  // namespace
