@@ -2,6 +2,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <string>
@@ -18,10 +19,19 @@ using train::Options;
 using train::Stop;
 using train::Task;
 
+// A folder of this process, gone with it: another one may run the same tests.
+struct ScratchFolder {
+  std::string path = ::testing::TempDir() + "bp_train_test." + std::to_string(getpid());
+  ScratchFolder() { std::filesystem::create_directories(path); }
+  ~ScratchFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path, ignored);
+  }
+};
+
 inline std::string scratch(const std::string& name) {
-  const std::string folder = ::testing::TempDir() + "bp_train_test";
-  std::filesystem::create_directories(folder);
-  return folder + "/" + name;
+  static const ScratchFolder folder;
+  return folder.path + "/" + name;
 }
 
 inline std::string empty_folder(const std::string& name) {
