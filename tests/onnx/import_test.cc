@@ -189,7 +189,7 @@ TEST_F(OnnxImport, DamagedModelsThrowOrCompute) {
 
 // TensorProto's fields 13, where a tensor lies, and 14, that it lies elsewhere.
 TEST(OnnxTensor, OfAnotherFileIsRefused) {
-  for (const std::string bytes : {std::string("\x6a\x00", 2), std::string("\x70\x01")})
+  for (const std::string& bytes : {std::string("\x6a\x00", 2), std::string("\x70\x01")})
     EXPECT_THAT(error_of([&] { proto::parse_tensor(std::as_bytes(std::span(bytes)), "t.pb"); }),
                 HasSubstr("lies in another file (external data), which is not read"));
 }
