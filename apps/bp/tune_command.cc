@@ -37,10 +37,10 @@ std::string value_text(double value) { return std::isnan(value) ? "" : fmt::form
 
 // "optimizer.lr=0.01" without the key; long values shortened.
 std::string setting_text(const std::string& assignment, bool with_key) {
-  constexpr std::size_t kLongest = 40;
+  constexpr std::size_t kWidest = 40;
   std::string text = with_key ? assignment : assignment.substr(assignment.find('=') + 1);
   std::replace(text.begin(), text.end(), '\n', ' ');
-  return text.size() <= kLongest ? text : text.substr(0, kLongest - 3) + "...";
+  return text.size() <= kWidest ? text : text.substr(0, kWidest - 3) + "...";
 }
 
 std::vector<std::string> settings_of(const TunePlan& plan, const Trial& t, bool with_keys) {

@@ -58,7 +58,8 @@ Dimension read_range(const Node& n, const std::string& key) {
   Dimension d{.key = key};
   int scales = 0;
   for (const auto& [name, value] : n.entries) {
-    const auto* scale = std::find_if(std::begin(kScales), std::end(kScales), [&](auto& s) { return name == s.first; });
+    const auto* scale =
+        std::find_if(std::begin(kScales), std::end(kScales), [&word = name](auto& s) { return word == s.first; });
     if (scale != std::end(kScales)) {
       ++scales;
       d.scale = scale->second;
