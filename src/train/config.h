@@ -152,6 +152,8 @@ augment::Pipeline read_augment(Node& steps, const Config& config);
 // [model].
 void read_vocabulary(Config& config, const std::string& folder);
 void read_text_options(Section& data, Config& config);
+// What text and tokens share: the context, which is model.input, and a loss by classes. `what` names the data.
+void read_context(Section& data, Config& config, const char* what);
 Datasets load_text(Config& config);
 SourcePtr load_text(Config& config, Split split);
 

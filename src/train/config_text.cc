@@ -69,15 +69,19 @@ void read_vocabulary(Config& c, const std::string& folder) {
   if (Node* model = c.root.find("model")) substitute(*model, c.data.vocabulary->size());
 }
 
-void read_text_options(Section& s, Config& c) {
-  DataConfig& d = c.data;
+void read_context(Section& s, Config& c, const char* what) {
   if (c.root.find("loss")->find("type")->text != "cross_entropy")
-    s.wrong("format", "text is learnt with loss.type = \"cross_entropy\"");
+    s.wrong("format", fmt::format("{} learnt with loss.type = \"cross_entropy\"", what));
   if (c.input.rank() != 1) s.wrong("context", fmt::format("expected model.input = [context], got {}", c.input));
   if (!s.has("context")) s.record("context", Node::of(c.input[0]));
-  d.context = s.integer("context");
-  if (d.context != c.input[0])
-    s.wrong("context", fmt::format("is {}, but model.input is {}: expected the same", d.context, c.input));
+  c.data.context = s.integer("context");
+  if (c.data.context != c.input[0])
+    s.wrong("context", fmt::format("is {}, but model.input is {}: expected the same", c.data.context, c.input));
+}
+
+void read_text_options(Section& s, Config& c) {
+  DataConfig& d = c.data;
+  read_context(s, c, "text is");
   d.blocks = s.integer("blocks");
   d.stride = s.has("stride") ? s.integer("stride") : d.context;
   const Shape expected{d.context, d.vocabulary->size()};

@@ -31,13 +31,7 @@ std::pair<data::TokenFiles, std::optional<data::TokenFiles>> training_shards(con
 
 void read_token_options(Section& s, Config& c) {
   DataConfig& d = c.data;
-  if (c.root.find("loss")->find("type")->text != "cross_entropy")
-    s.wrong("format", "tokens are learnt with loss.type = \"cross_entropy\"");
-  if (c.input.rank() != 1) s.wrong("context", fmt::format("expected model.input = [context], got {}", c.input));
-  if (!s.has("context")) s.record("context", Node::of(c.input[0]));
-  d.context = s.integer("context");
-  if (d.context != c.input[0])
-    s.wrong("context", fmt::format("is {}, but model.input is {}: expected the same", d.context, c.input));
+  read_context(s, c, "tokens are");
   if (c.output.rank() != 2 || c.output[0] != d.context)
     s.wrong("format", fmt::format("the model's output is {}, expected [{}, vocabulary]: a score a token at each place",
                                   c.output, d.context));

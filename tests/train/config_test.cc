@@ -12,11 +12,14 @@
 
 #include "bp/error.h"
 #include "bp/ops.h"
+#include "classifier.h"
 #include "train/config_keys.h"
 #include "train/config_section.h"
 
 namespace bp::train {
 namespace {
+
+using train_test::message_of;
 
 using ::testing::HasSubstr;
 
@@ -60,17 +63,6 @@ std::string replaced(std::string text, const std::string& from, const std::strin
   const auto at = text.find(from);
   EXPECT_NE(at, std::string::npos) << from;
   return text.replace(at, from.size(), to);
-}
-
-template <class F> std::string message_of(F&& f, ErrorKind kind) {
-  try {
-    f();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.kind(), kind) << e.what();
-    return e.what();
-  }
-  ADD_FAILURE() << "nothing was thrown";
-  return {};
 }
 
 TEST(Config, InfersSizesAndFillsInDefaults) {
