@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "bp/data.h"
+#include "data/moments.h"
 #include "data/split.h"
 
 namespace bp::data {
@@ -156,30 +157,17 @@ Moments ArrayDataset::moments() const {
   const auto channels = static_cast<std::size_t>(channels_of(inputs_));
   const std::int64_t length = inputs_.numel() / inputs_.rows();
   const double count = static_cast<double>(size()) * static_cast<double>(length) / static_cast<double>(channels);
-  std::vector<double> mean(channels, 0.0), squares(channels, 0.0);
-  // Two passes: the second one around the mean, so that large offsets do not cancel.
-  dispatch(inputs_.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const T* from = inputs_.data<T>();
-    const auto each = [&](auto&& f) {
+  return moments_of(channels, count, inputs_.dtype, [&](auto&& f) {
+    dispatch(inputs_.dtype, [&](auto zero) {
+      using T = decltype(zero);
+      const T* from = inputs_.data<T>();
       for (std::int64_t i = 0; i < size(); ++i) {
         const T* values = from + row(i) * length;
         for (std::int64_t j = 0; j < length;)
           for (std::size_t c = 0; c < channels; ++c, ++j) f(c, static_cast<double>(values[j]));
       }
-    };
-    each([&](std::size_t c, double v) { mean[c] += v; });
-    for (double& m : mean) m /= count;
-    each([&](std::size_t c, double v) { squares[c] += (v - mean[c]) * (v - mean[c]); });
+    });
   });
-  Moments m;
-  for (std::size_t c = 0; c < channels; ++c) {
-    const double scale = inputs_.dtype == DType::u8 ? 1.0 / 255.0 : 1.0;
-    const auto deviation = static_cast<float>(std::sqrt(squares[c] / count) * scale);
-    m.mean.push_back(static_cast<float>(mean[c] * scale));
-    m.stddev.push_back(deviation > 0 ? deviation : 1.0f);
-  }
-  return m;
 }
 
 ArrayDataset ArrayDataset::subset(std::span<const std::int64_t> rows) const {

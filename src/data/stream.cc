@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "data/moments.h"
 #include "data/split.h"
 #include "data/table_batch.h"
 
@@ -185,18 +186,8 @@ Moments moments(const Source& source, Key key, std::uint64_t bytes) {
   const auto rows = sample_of(source.size(), std::clamp<std::int64_t>(fitting, 1, source.size()), key);
   const double count =
       static_cast<double>(rows.size()) * static_cast<double>(one.numel()) / static_cast<double>(channels);
-  std::vector<double> mean(channels, 0.0), squares(channels, 0.0);
-  each_value(source, rows, channels, [&](std::size_t c, double v) { mean[c] += v; });
-  for (double& m : mean) m /= count;
-  each_value(source, rows, channels, [&](std::size_t c, double v) { squares[c] += (v - mean[c]) * (v - mean[c]); });
-  Moments m;
-  for (std::size_t c = 0; c < channels; ++c) {
-    const double scale = one.dtype == DType::u8 ? 1.0 / 255.0 : 1.0;
-    const auto deviation = static_cast<float>(std::sqrt(squares[c] / count) * scale);
-    m.mean.push_back(static_cast<float>(mean[c] * scale));
-    m.stddev.push_back(deviation > 0 ? deviation : 1.0f);
-  }
-  return m;
+  return moments_of(channels, count, one.dtype,
+                    [&](auto&& f) { each_value(source, rows, channels, std::forward<decltype(f)>(f)); });
 }
 
 }  // namespace bp::data
