@@ -14,6 +14,7 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <sstream>
 #include <thread>
 
@@ -89,6 +90,23 @@ class App : public ::testing::Test {
     int status = 0;
     waitpid(child, &status, 0);
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), read(at("out")), read(at("err"))};
+  }
+  // What `bp train net.toml` shows in a terminal of this size; none where the system has no pseudo-terminals.
+  std::optional<std::string> shown_in_a_terminal(const winsize* size) const {
+    int terminal = -1;
+    const pid_t child = forkpty(&terminal, nullptr, nullptr, size);
+    if (child < 0) return std::nullopt;
+    if (child == 0) {
+      if (chdir(folder_.c_str()) != 0) _exit(99);
+      execl(program().c_str(), "bp", "train", "net.toml", "--out", "run", static_cast<char*>(nullptr));
+      _exit(98);
+    }
+    std::string shown;
+    char part[4096];
+    for (ssize_t n = 0; (n = ::read(terminal, part, sizeof part)) > 0;) shown.append(part, static_cast<std::size_t>(n));
+    close(terminal);
+    EXPECT_EQ(finish(child).code, 0);
+    return shown;
   }
   Outcome bp(const std::vector<std::string>& arguments) const { return finish(start(arguments)); }
 
@@ -467,19 +485,9 @@ TEST_F(App, ProfilesATrainingStep) {
 }
 
 TEST_F(App, ATerminalGetsALiveBar) {
-  int terminal = -1;
-  const pid_t child = forkpty(&terminal, nullptr, nullptr, nullptr);
-  if (child < 0) GTEST_SKIP() << "this system has no pseudo-terminals (/dev/pts)";
-  if (child == 0) {
-    if (chdir(folder_.c_str()) != 0) _exit(99);
-    execl(program().c_str(), "bp", "train", "net.toml", static_cast<char*>(nullptr));
-    _exit(98);
-  }
-  std::string shown;
-  char part[4096];
-  for (ssize_t n = 0; (n = ::read(terminal, part, sizeof part)) > 0;) shown.append(part, static_cast<std::size_t>(n));
-  close(terminal);
-  EXPECT_EQ(finish(child).code, 0);
+  const std::optional<std::string> terminal = shown_in_a_terminal(nullptr);
+  if (!terminal) GTEST_SKIP() << "this system has no pseudo-terminals (/dev/pts)";
+  const std::string& shown = *terminal;
   EXPECT_THAT(shown, HasSubstr("\r\033[Kepoch 1/12 ["));
   for (const char* what : {"loss ", "accuracy ", "samples/s", "left"}) EXPECT_THAT(shown, HasSubstr(what));
 }
@@ -487,20 +495,10 @@ TEST_F(App, ATerminalGetsALiveBar) {
 // Every bar fits in one line, whatever the width; the smallest still says which epoch.
 TEST_F(App, BarsFitNarrowTerminals) {
   for (const unsigned short width : {20, 33, 60, 200}) {
-    int terminal = -1;
     const winsize size{24, width, 0, 0};
-    const pid_t child = forkpty(&terminal, nullptr, nullptr, &size);
-    if (child < 0) GTEST_SKIP() << "this system has no pseudo-terminals (/dev/pts)";
-    if (child == 0) {
-      if (chdir(folder_.c_str()) != 0) _exit(99);
-      execl(program().c_str(), "bp", "train", "net.toml", "--out", "run", static_cast<char*>(nullptr));
-      _exit(98);
-    }
-    std::string shown;
-    char part[4096];
-    for (ssize_t n = 0; (n = ::read(terminal, part, sizeof part)) > 0;) shown.append(part, static_cast<std::size_t>(n));
-    close(terminal);
-    EXPECT_EQ(finish(child).code, 0);
+    const std::optional<std::string> terminal = shown_in_a_terminal(&size);
+    if (!terminal) GTEST_SKIP() << "this system has no pseudo-terminals (/dev/pts)";
+    const std::string& shown = *terminal;
     const std::string clear = "\r\033[K";
     int bars = 0;
     for (std::size_t at = 0; (at = shown.find(clear + "epoch 1/12 ", at)) != std::string::npos;) {
