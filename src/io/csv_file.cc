@@ -144,7 +144,8 @@ void CsvFile::Impl::note(const csv::Record& record) {
 void CsvFile::Impl::index() {
   constexpr std::size_t kWindow = std::size_t{1} << 20;
   (void)::posix_fadvise(file.descriptor(), 0, 0, POSIX_FADV_SEQUENTIAL);
-  csv::RecordReader records(from_range(file, 0, file.size()), file.path(), kWindow);
+  const auto window = static_cast<std::size_t>(std::min<std::uint64_t>(file.size() + 1, kWindow));
+  csv::RecordReader records(from_range(file, 0, file.size()), file.path(), window);
   csv::Scan scan(options);
   scan.pass(records, file.path(), [&](const csv::Record& record) { note(record); });
   if (rows == 0) csv::fail_without_rows(file.path(), scan.dropped());
