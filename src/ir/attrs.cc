@@ -69,11 +69,6 @@ struct Hasher {
     for (auto i : v) h = hash_combine(h, static_cast<std::size_t>(i));
     return h;
   }
-  std::size_t operator()(const std::vector<double>& v) const {
-    std::size_t h = v.size();
-    for (auto d : v) h = hash_combine(h, std::bit_cast<std::uint64_t>(d));
-    return h;
-  }
   std::size_t operator()(const std::shared_ptr<const Opaque>& v) const { return v ? v->hash() : 0; }
 };
 
@@ -87,7 +82,6 @@ struct Printer {
   std::string operator()(DType v) const { return std::string(name_of(v)); }
   std::string operator()(const std::string& v) const { return fmt::format("\"{}\"", v); }
   std::string operator()(const Ints& v) const { return fmt::format("[{}]", fmt::join(v, ", ")); }
-  std::string operator()(const std::vector<double>& v) const { return fmt::format("[{}]", fmt::join(v, ", ")); }
   std::string operator()(const std::shared_ptr<const Opaque>& v) const { return v ? v->str() : "none"; }
 };
 }  // namespace

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -29,9 +30,13 @@ struct Opaque {
   virtual std::string str() const { return "<opaque>"; }
 };
 
-using Ints = std::vector<std::int64_t>;
-using AttrValue = std::variant<bool, std::int64_t, double, DType, std::string, Ints, std::vector<double>,
-                               std::shared_ptr<const Opaque>>;
+// A class of its own for AttrValue's sake: a variant of standard containers and plain data only cannot be without a
+// value, libstdc++ holds, and destroys a value that is not there when the copy of a container throws (GCC 12).
+struct Ints : std::vector<std::int64_t> {
+  using vector::vector;
+  Ints(std::vector<std::int64_t> v) noexcept : vector(std::move(v)) {}
+};
+using AttrValue = std::variant<bool, std::int64_t, double, DType, std::string, Ints, std::shared_ptr<const Opaque>>;
 
 class Attrs {
  public:

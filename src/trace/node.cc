@@ -2,7 +2,6 @@
 #include "trace/node.h"
 
 #include <algorithm>
-#include <new>
 
 #include "base/error.h"
 #include "trace/body.h"
@@ -61,29 +60,25 @@ void check_region(ir::OpId op, const Node& input, const Region* open) {
 }
 }  // namespace
 
-// Recursive release overflows the stack on long chains: inputs are moved to a list that the outermost destructor
-// empties. Where that list finds no memory, what is left is released by recursion after all.
+// Recursive release overflows the stack on long chains: what only a dying node holds is put on a list, strung through
+// the nodes themselves since a release must need no memory, which the outermost destructor empties.
 Node::~Node() {
-  thread_local std::vector<std::shared_ptr<Node>>* doomed = nullptr;
+  thread_local std::shared_ptr<Node>* doomed = nullptr;
   if (inputs.empty()) return;
-  const auto hand_over = [](std::vector<Tensor>& from, std::vector<std::shared_ptr<Node>>& to) {
-    try {
-      for (Tensor& t : from)
-        if (t.node().use_count() == 1) to.push_back(t.node());
-    } catch (const std::bad_alloc&) {}
-    from.clear();
-  };
-  if (doomed != nullptr) {
-    hand_over(inputs, *doomed);
-    return;
+  std::shared_ptr<Node> list;
+  const bool outermost = doomed == nullptr;
+  if (outermost) doomed = &list;
+  while (!inputs.empty()) {  // one by one: an operand that stands there twice is held twice
+    const Tensor t = std::move(inputs.back());
+    inputs.pop_back();
+    if (t.node().use_count() != 1) continue;
+    t.node()->next_doomed = std::move(*doomed);
+    *doomed = t.node();
   }
-  std::vector<std::shared_ptr<Node>> list;
-  doomed = &list;
-  hand_over(inputs, list);
-  while (!list.empty()) {
-    std::shared_ptr<Node> node = std::move(list.back());
-    list.pop_back();
-    node.reset();
+  if (!outermost) return;
+  while (list != nullptr) {
+    const std::shared_ptr<Node> node = std::move(list);
+    list = std::move(node->next_doomed);
   }
   doomed = nullptr;
 }

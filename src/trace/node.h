@@ -22,14 +22,15 @@ struct Node : std::enable_shared_from_this<Node> {
   std::vector<Buffer> values;  // one an output once evaluated; empty before
   ir::ScopeId scope = 0;
   bool backward = false;
-  bool tracked = false;       // depends on a Variable or a watched tensor: history survives evaluation
-  bool released = false;      // the history was dropped: no gradient passes
-  std::uint32_t depth = 0;    // longest chain of pending nodes below
-  std::uint32_t history = 0;  // longest chain of recorded nodes below
-  std::uint64_t serial = 0;   // order of creation: inputs have smaller numbers
-  std::uint64_t trace = 0;    // the trace that recorded it; 0 outside compile
-  std::uint64_t region = 0;   // the innermost body (trace/body.h) whose placeholders it depends on; 0: none
-  std::weak_ptr<Cell> cell;   // of the Variable this leaf was read from
+  bool tracked = false;               // depends on a Variable or a watched tensor: history survives evaluation
+  bool released = false;              // the history was dropped: no gradient passes
+  std::uint32_t depth = 0;            // longest chain of pending nodes below
+  std::uint32_t history = 0;          // longest chain of recorded nodes below
+  std::uint64_t serial = 0;           // order of creation: inputs have smaller numbers
+  std::uint64_t trace = 0;            // the trace that recorded it; 0 outside compile
+  std::uint64_t region = 0;           // the innermost body (trace/body.h) whose placeholders it depends on; 0: none
+  std::weak_ptr<Cell> cell;           // of the Variable this leaf was read from
+  std::shared_ptr<Node> next_doomed;  // set while its release waits for its turn
 
   Node() = default;
   Node(const Node&) = delete;
