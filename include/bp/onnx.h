@@ -63,8 +63,8 @@ struct ImportOptions {
 // Initializers of floating numbers with a dimension are Variables under their names; those that batch normalisation
 // keeps its statistics in are not trainable; all else is constant. Images are [N, C, H, W], as in the file, unless
 // asked otherwise. In train mode Dropout draws and BatchNormalization uses and keeps statistics, whatever the file says
-// of its own use; in evaluation mode the model computes what the file says. nn::init leaves the values that the file
-// gave.
+// of its own use; in evaluation mode the model computes what the file says, and refuses a Dropout that was exported to
+// draw there too. nn::init leaves the values that the file gave.
 //
 // Element types become ours: f16 f32, i8, i16 and u16 i32, u32 and u64 i64. Throws Error(format) for a file that is
 // damaged, and Error(value) listing all operators that are not supported, or naming operator and node for an attribute

@@ -266,9 +266,13 @@ struct LayerImport {
   static Tensors dropout(const Call& c) {
     const Tensor& x = c.at(0);
     const double ratio = c.has(1) ? c.values<double>(1).at(0) : c.number("ratio", 0.5);
-    const bool asked = c.has(2) && c.values<double>(2).at(0) != 0;
     if (!(ratio >= 0 && ratio < 1)) c.refuse(fmt::format("expected a ratio from 0 to 1, got {}", ratio));
-    if (ratio == 0 || (!asked && current_mode() != Mode::train)) return {x, cast(ones(x.shape()), DType::boolean)};
+    const bool train = current_mode() == Mode::train, asked = c.has(2) && c.values<double>(2).at(0) != 0;
+    if (asked && !train && ratio != 0)
+      c.refuse(
+          "training_mode asks for random numbers where the model is evaluated: export it for inference, or call it in "
+          "train mode");
+    if (ratio == 0 || !train) return {x, cast(ones(x.shape()), DType::boolean)};
     std::uint64_t place = 1469598103934665603ull;  // FNV-1a of the name: draws of two nodes differ
     for (const char letter : c.node.outputs[0]) place = (place ^ static_cast<unsigned char>(letter)) * 1099511628211ull;
     const Tensor kept = random_bernoulli(c.host.random_state(), x.shape(), 1 - ratio, place);

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
 #include <filesystem>
 
@@ -14,6 +15,8 @@ namespace bp::onnx {
 namespace {
 
 using proto::Attribute;
+using ::testing::AnyOf;
+using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -123,6 +126,17 @@ TEST_F(OnnxImport, TrainModeDrawsAndKeepsStatistics) {
   EXPECT_NEAR(nn::state(model)[2].variable.get().to_vector<float>()[0], 2 * (1 - std::pow(0.9, 8)), 1e-5);
   EXPECT_NEAR(model(x).to_vector<float>()[1], (2 - 2 * (1 - std::pow(0.9, 8))) / std::sqrt(std::pow(0.9, 8) + 1e-5),
               1e-4);
+}
+
+// A Dropout that was exported for training draws in train mode only.
+TEST_F(OnnxImport, RefusesRandomNumbersWhereAModelIsEvaluated) {
+  const Model model =
+      model_of({{"Dropout", "drop", "", {"x", "ratio", "training"}, {"y"}, {}}},
+               {{"ratio", floats({0.5}, {})}, {"training", Array::from(std::array<bool, 1>{true}, {})}});
+  const Tensor x = ones({4, 3});
+  EXPECT_THAT(error_of([&] { model(x); }), HasSubstr("[onnx] Dropout \"drop\": training_mode asks for random numbers"));
+  const ModeScope mode(Mode::train);
+  EXPECT_THAT(model(x).to_vector<float>(), Each(AnyOf(0.0f, 2.0f)));
 }
 
 TEST_F(OnnxImport, RefusesByName) {
