@@ -52,7 +52,7 @@ std::vector<std::string> images_below(const std::string& folder) {
   return paths;
 }
 
-void check(const ImageFolderOptions& o) {
+void check_folder_options(const ImageFolderOptions& o) {
   constexpr std::int64_t kMost = 1 << 16;
   if (o.height < 1 || o.width < 1 || o.height > kMost || o.width > kMost)
     fail(ErrorKind::value, "[images] a size of {} x {}: expected 1 to {}", o.height, o.width, kMost);
@@ -96,7 +96,7 @@ std::string joined(const std::vector<std::string>& names) {
 
 ImageFolder::ImageFolder(const std::string& folder, ImageFolderOptions options)
     : folder_(folder), options_(std::move(options)) {
-  check(options_);
+  check_folder_options(options_);
   const std::vector<std::string> found = subfolders(folder);
   const bool given = !options_.classes.empty();
   if (!given) {
@@ -205,7 +205,7 @@ std::vector<std::string> image_paths(const std::string& path) {
 }
 
 Array load_images(const std::vector<std::string>& paths, const ImageFolderOptions& options) {
-  check(options);
+  check_folder_options(options);
   return load_each(static_cast<std::int64_t>(paths.size()), options,
                    [&](std::int64_t i) -> const std::string& { return paths[static_cast<std::size_t>(i)]; });
 }

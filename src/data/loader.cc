@@ -25,7 +25,7 @@ std::int64_t batches_in(std::int64_t rows, const LoaderOptions& o) {
   return drop ? rows / o.batch_size : (rows + o.batch_size - 1) / o.batch_size;
 }
 
-void check(const LoaderOptions& o, std::int64_t rows) {
+void check_loader_options(const LoaderOptions& o, std::int64_t rows) {
   if (o.batch_size < 1) fail(ErrorKind::value, "[loader] batch_size is {}: expected 1 or more", o.batch_size);
   if (o.threads < 0 || o.threads > 256) fail(ErrorKind::value, "[loader] threads is {}: expected 0 to 256", o.threads);
   if (o.depth < 1 || o.depth > 4096) fail(ErrorKind::value, "[loader] depth is {}: expected 1 to 4096", o.depth);
@@ -45,7 +45,7 @@ class Fetcher {
   Fetcher(std::shared_ptr<const Source> from, LoaderOptions o) : options(o), source_(std::move(from)) {
     if (!source_) fail(ErrorKind::value, "[loader] no source given");
     rows = source_->size();
-    check(options, rows);
+    check_loader_options(options, rows);
     batches = batches_in(rows, options);
   }
   const Source& source() const noexcept { return *source_; }

@@ -58,7 +58,7 @@ template <class M> double planned(M& model, const Shape& x) {
 }
 
 // A few updates: {memory in MiB, fastest update in ms, last loss}.
-template <class M> std::vector<double> run(M& model, const data::Batch& batch, int updates) {
+template <class M> std::vector<double> run_updates(M& model, const data::Batch& batch, int updates) {
   optim::SGD optimizer(model, {.lr = 0.002});
   auto step = step_of(model, optimizer);
   double loss = 0, best = 1e9;
@@ -87,7 +87,7 @@ Outcome loop(std::int64_t segment, const Lab& lab, Key key) {
   Reader model(pixels, segment);
   nn::init(model, key);
   Outcome o;
-  o.figures = run(model, lab.train({steps, pixels}, kSequences).all(), lab.size(10, 3));
+  o.figures = run_updates(model, lab.train({steps, pixels}, kSequences).all(), lab.size(10, 3));
   put_memory(
       o, steps, [&](std::int64_t) { return Reader(pixels, segment); },
       [&](std::int64_t n) {
@@ -101,7 +101,7 @@ Outcome deep(std::int64_t segment, const Lab& lab, Key key) {
   Deep model(layers, segment, key.fold("layers"));
   nn::init(model, key);
   Outcome o;
-  o.figures = run(model, lab.train({784}, kDeepBatch).all(), lab.size(10, 3));
+  o.figures = run_updates(model, lab.train({784}, kDeepBatch).all(), lab.size(10, 3));
   put_memory(
       o, layers, [&](std::int64_t n) { return Deep(n, segment, key); },
       [&](std::int64_t) {

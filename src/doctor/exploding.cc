@@ -31,7 +31,7 @@ nn::Sequential network() {
 
 using OptimizerFor = std::function<std::unique_ptr<optim::Optimizer>(nn::Sequential&)>;
 
-Outcome run(const OptimizerFor& make, const Lab& lab, Key key) {
+Outcome run_exploding(const OptimizerFor& make, const Lab& lab, Key key) {
   nn::Sequential net = network();
   nn::init(net, key.fold("weights"));
   const auto optimizer = make(net);
@@ -65,7 +65,8 @@ Cure exploding() {
   c.bounds = {{1, 2.25, 2.1}};
   c.chart = {.title = "Training loss", .x_label = "update", .y_label = "cross entropy", .log_y = true};
   const auto setup = [](const char* name, bool fails, OptimizerFor make) {
-    return Setup{name, fails, [make = std::move(make)](const Lab& lab, Key key) { return run(make, lab, key); }};
+    return Setup{name, fails,
+                 [make = std::move(make)](const Lab& lab, Key key) { return run_exploding(make, lab, key); }};
   };
   c.setups = {
       setup("SGD", true, [](auto& net) { return std::make_unique<optim::SGD>(net, optim::SGDOptions{.lr = 0.02}); }),

@@ -14,7 +14,7 @@ struct Means {
   bool augment = false;
 };
 
-Outcome run(const Means& means, const Lab& lab, Key key) {
+Outcome run_overfitting(const Means& means, const Lab& lab, Key key) {
   nn::Sequential net;
   net.add(nn::Flatten());
   if (means.dropout > 0) net.add(nn::Dropout(means.dropout / 2));
@@ -65,7 +65,7 @@ Cure overfitting() {
   c.bounds = {{3, 0.65, 0.55}, {1, 70, 76}};
   c.chart = {.title = "Loss on test images", .x_label = "epoch", .y_label = "cross entropy"};
   const auto setup = [](const char* name, bool fails, Means means) {
-    return Setup{name, fails, [means](const Lab& lab, Key key) { return run(means, lab, key); }};
+    return Setup{name, fails, [means](const Lab& lab, Key key) { return run_overfitting(means, lab, key); }};
   };
   c.setups = {setup("none", true, {}), setup("L2", false, {.l2 = 0.02}), setup("dropout", false, {.dropout = 0.5}),
               setup("augmentation", false, {.augment = true})};

@@ -41,7 +41,7 @@ double searched(const data::ArrayDataset& data, const data::ArrayDataset& valida
   return best;
 }
 
-Outcome run(double rate, bool cosine, bool search, const Lab& lab, Key key) {
+Outcome run_tuning(double rate, bool cosine, bool search, const Lab& lab, Key key) {
   const auto [data, validation] = lab.train({784}, lab.size(5000, 2500)).split(0.2, key.fold("split"));
   const int epochs = lab.size(10, 6);
   if (search) rate = searched(data, validation, lab.size(12, 8), 1, key);
@@ -75,7 +75,7 @@ Cure tuning() {
   c.bounds = {{2, 1, 0.8}};
   c.chart = {.title = "Training loss", .x_label = "update", .y_label = "cross entropy", .log_y = true};
   const auto setup = [](const char* name, bool fails, double rate, bool cosine, bool search) {
-    return Setup{name, fails, [=](const Lab& lab, Key key) { return run(rate, cosine, search, lab, key); }};
+    return Setup{name, fails, [=](const Lab& lab, Key key) { return run_tuning(rate, cosine, search, lab, key); }};
   };
   c.setups = {setup("fixed, too small", true, 3e-4, false, false), setup("fixed, too large", true, 1.5, false, false),
               setup("as large, warm-up and cosine", false, 1.5, true, false),

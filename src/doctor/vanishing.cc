@@ -50,7 +50,7 @@ std::vector<double> gradient_norms(const nn::Sequential& net, const data::ArrayD
   return out;
 }
 
-Outcome run(nn::Sequential net, const Lab& lab, Key key) {
+Outcome run_vanishing(nn::Sequential net, const Lab& lab, Key key) {
   nn::init(net, key.fold("weights"));
   const data::ArrayDataset data = lab.train({784}, lab.size(4000, 2000));
   const std::vector<double> norms = gradient_norms(net, data.take(256));
@@ -84,7 +84,8 @@ Cure vanishing() {
   c.chart = {
       .title = "Gradient norm of each layer before training", .x_label = "layer", .y_label = "norm", .log_y = true};
   const auto setup = [](const char* name, bool fails, std::function<nn::Sequential()> make) {
-    return Setup{name, fails, [make = std::move(make)](const Lab& lab, Key key) { return run(make(), lab, key); }};
+    return Setup{name, fails,
+                 [make = std::move(make)](const Lab& lab, Key key) { return run_vanishing(make(), lab, key); }};
   };
   c.setups = {
       setup("sigmoid", true, [] { return plain(init::glorot_normal(), layer<nn::Sigmoid>(), false); }),

@@ -10,7 +10,7 @@ namespace {
 using csv::trimmed;
 
 // Quoted wherever a reader would otherwise split, trim or take the text for a missing value.
-std::string escaped(const std::string& text, char delimiter) {
+std::string quoted_where_needed(const std::string& text, char delimiter) {
   const bool special = text.find_first_of("\"\r\n") != std::string::npos || text.find(delimiter) != std::string::npos;
   const bool blank = trimmed(text).size() != text.size();
   const CsvOptions defaults;
@@ -42,7 +42,7 @@ std::string cell(const Column& c, std::int64_t row, char delimiter) {
   if (id < 0 || id >= static_cast<std::int64_t>(c.categories.size()))
     fail(ErrorKind::value, "[write_csv] column \"{}\", row {}: id {} has no category; there are {}", c.name, row, id,
          c.categories.size());
-  return escaped(c.categories[static_cast<std::size_t>(id)], delimiter);
+  return quoted_where_needed(c.categories[static_cast<std::size_t>(id)], delimiter);
 }
 }  // namespace
 
@@ -120,7 +120,7 @@ void write_csv(const std::string& path, const Table& table, char delimiter) {
   };
   for (const Column& c : table.columns) {
     separate(c);
-    out.write(escaped(c.name, delimiter));
+    out.write(quoted_where_needed(c.name, delimiter));
   }
   out.write("\n");
   for (std::int64_t i = 0; i < table.rows(); ++i) {

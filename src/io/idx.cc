@@ -29,7 +29,7 @@ void read_values(const std::byte* from, const Type& type, Array& out) {
   }
 }
 
-const Type& type_of(Bytes bytes, std::string_view name) {
+const Type& idx_type_of(Bytes bytes, std::string_view name) {
   if (bytes.size() < 4) fail(ErrorKind::format, "{}: {} bytes are too few for an IDX file", name, bytes.size());
   if (bytes[0] != std::byte{0} || bytes[1] != std::byte{0})
     fail(ErrorKind::format, "{}: not an IDX file: it begins with {:#04x} {:#04x} instead of two zeros", name,
@@ -42,7 +42,7 @@ const Type& type_of(Bytes bytes, std::string_view name) {
 }  // namespace
 
 Stored idx_layout(Bytes head, std::uint64_t size, std::string_view name) {
-  const Type& type = type_of(head, name);
+  const Type& type = idx_type_of(head, name);
   const int rank = std::to_integer<int>(head[3]);
   if (rank > Shape::kMaxRank)
     fail(ErrorKind::format, "{}: {} dimensions, at most {} are supported", name, rank, Shape::kMaxRank);

@@ -130,7 +130,7 @@ constexpr NpyType kNpyTypes[] = {{"f8", 8, DType::f64}, {"f4", 4, DType::f32}, {
                                  {"i1", 1, DType::i32}, {"u8", 8, DType::i64}, {"u4", 4, DType::i64},
                                  {"u2", 2, DType::i32}, {"u1", 1, DType::u8},  {"b1", 1, DType::boolean}};
 
-const NpyType& type_of(const NpyHeader& header, std::string_view name) {
+const NpyType& npy_type_of(const NpyHeader& header, std::string_view name) {
   const std::string_view d = header.descr;
   const bool order = !d.empty() && (d[0] == '<' || d[0] == '>' || d[0] == '|' || d[0] == '=');
   for (const NpyType& t : kNpyTypes)
@@ -247,7 +247,7 @@ Stored npy_layout(Bytes head, std::uint64_t size, std::string_view name) {
     fail(ErrorKind::format, "{}: the NPY header claims {} bytes, {} are there", name, length, head.size() - prefix);
   const std::string_view text(reinterpret_cast<const char*>(head.data()) + prefix, length);
   const NpyHeader header = HeaderParser(text, name).parse();
-  const NpyType& type = type_of(header, name);
+  const NpyType& type = npy_type_of(header, name);
   Stored stored{
       .type = header.descr, .offset = prefix + length, .shape = header.shape, .size = type.size, .dtype = type.dtype};
   check_claim(stored, size, name);

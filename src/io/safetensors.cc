@@ -45,14 +45,14 @@ constexpr StoredType kStoredTypes[] = {{"F64", 8, DType::f64},      {"F32", 4, D
                                        {"I64", 8, DType::i64},      {"I32", 4, DType::i32}, {"U8", 1, DType::u8},
                                        {"BOOL", 1, DType::boolean}, {"F16", 2, DType::f32}};
 
-const StoredType& type_of(const Entry& e, std::string_view file) {
+const StoredType& stored_type_of(const Entry& e, std::string_view file) {
   for (const StoredType& t : kStoredTypes)
     if (t.code == e.dtype) return t;
   fail(ErrorKind::format, "{}: tensor \"{}\" has dtype \"{}\": expected F64, F32, F16, BF16, I64, I32, U8 or BOOL",
        file, e.name, e.dtype);
 }
 
-const StoredType& type_of(DType t) {
+const StoredType& stored_type_of(DType t) {
   for (const StoredType& type : kStoredTypes)
     if (type.dtype == t) return type;  // F16 comes last, behind F32
   return kStoredTypes[0];
@@ -118,12 +118,12 @@ void check_tiling(std::vector<Entry>& entries, std::uint64_t data_bytes, std::st
   std::stable_sort(entries.begin(), entries.end(), [&](const Entry& a, const Entry& b) {
     if (std::pair(a.begin, a.end) != std::pair(b.begin, b.end))
       return std::pair(a.begin, a.end) < std::pair(b.begin, b.end);
-    const auto width = [&](const Entry& e) { return type_of(e, file).size; };
+    const auto width = [&](const Entry& e) { return stored_type_of(e, file).size; };
     return width(a) > width(b);  // empty tensors: the order in which write_safetensors summed them up
   });
   std::uint64_t at = 0;
   for (const Entry& e : entries) {
-    const StoredType& type = type_of(e, file);
+    const StoredType& type = stored_type_of(e, file);
     const std::uint64_t elements = claimed_elements(e.shape);
     if (e.begin > e.end || e.end > data_bytes)
       fail(ErrorKind::format, "{}: tensor \"{}\" claims bytes {} to {} of {}", file, e.name, e.begin, e.end,
@@ -200,7 +200,7 @@ void verify(const Header& header, const Checksum& sum, std::string_view file) {
 
 // `stored` holds the bytes of `e` as in the file, suitably aligned.
 Array array_of(const Entry& e, Buffer stored, std::string_view file) {
-  const StoredType& type = type_of(e, file);
+  const StoredType& type = stored_type_of(e, file);
   if (e.dtype == "F16") {
     Array out = Array::empty(DType::f32, e.shape);
     const auto* half = stored.as<std::uint16_t>();
@@ -253,7 +253,7 @@ std::string header_text(std::span<const Named* const> order, const std::map<std:
   try {
     for (const Named* t : order) {
       const auto& [name, a] = *t;
-      const std::string_view dtype = type_of(a.dtype).code;
+      const std::string_view dtype = stored_type_of(a.dtype).code;
       entries += fmt::format(",{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", Json(name).dump(),
                              dtype, fmt::join(a.shape.begin(), a.shape.end(), ","), at, at + a.bytes());
       sum.add(name, dtype, a.shape);
@@ -330,7 +330,7 @@ SafeTensors read_safetensors(const std::string& path, const SafeTensorsOptions& 
       return b;
     }
     std::byte* at = mapping->data() + start + e.begin;
-    const bool aligned = (start + e.begin) % type_of(e, path).size == 0;
+    const bool aligned = (start + e.begin) % stored_type_of(e, path).size == 0;
     return aligned ? Buffer::wrap(at, bytes, mapping) : copy_of(at, bytes);
   });
 }

@@ -28,7 +28,7 @@ struct Range {
 // Within what the arithmetic of axes can place.
 bool drawable(double v, bool log) { return std::abs(v) <= 1e250 && (!log || v >= 1e-250); }
 
-std::string escaped(std::string_view text) {
+std::string escaped_markup(std::string_view text) {
   std::string out;
   for (char c : text) {
     switch (c) {
@@ -184,11 +184,11 @@ std::string axes(const Axis& x, const Axis& y, const Frame& f, const ChartOption
   const double middle = (f.left + f.right) / 2, height = (f.top + f.bottom) / 2;
   if (!o.x_label.empty())
     out += fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>\n", middle, f.bottom + 42,
-                       escaped(o.x_label));
+                       escaped_markup(o.x_label));
   if (!o.y_label.empty())
     out += fmt::format(
         "<text x=\"18\" y=\"{0:.1f}\" text-anchor=\"middle\" transform=\"rotate(-90 18 {0:.1f})\">{1}</text>\n", height,
-        escaped(o.y_label));
+        escaped_markup(o.y_label));
   return out + "</g>\n";
 }
 
@@ -204,7 +204,7 @@ std::string legend(std::span<const Series> series, const Frame& f) {
     out += fmt::format(
         "<path d=\"M{0:.1f} {1:.1f}h18\" stroke=\"{2}\" stroke-width=\"3\" stroke-linecap=\"round\"/>"
         "<text x=\"{3:.1f}\" y=\"{4:.1f}\" fill=\"{5}\" font-size=\"13\">{6}</text>\n",
-        f.right + 18, y, kColours[i % kColours.size()], f.right + 44, y + 4.5, kInk, escaped(series[i].name));
+        f.right + 18, y, kColours[i % kColours.size()], f.right + 44, y + 4.5, kInk, escaped_markup(series[i].name));
   return out;
 }
 
@@ -256,7 +256,7 @@ std::string line_chart_svg(std::span<const Series> series, const ChartOptions& o
       o.width, o.height);
   if (!o.title.empty())
     out += fmt::format("<text x=\"{:.1f}\" y=\"32\" fill=\"{}\" font-size=\"17\" font-weight=\"600\">{}</text>\n",
-                       f.left, kInk, escaped(o.title));
+                       f.left, kInk, escaped_markup(o.title));
   out += axes(x, y, f, o);
   for (std::size_t i = 0; i < series.size(); ++i) out += curve(series[i], x, y, kColours[i % kColours.size()], f);
   if (!any)

@@ -38,7 +38,7 @@ Tensor Initializer::operator()(const Shape& shape, Fans fans, Key key, DType dty
 namespace init {
 namespace {
 
-void require(bool ok, const char* what, const char* expected, double got) {
+void init_requires(bool ok, const char* what, const char* expected, double got) {
   if (!ok || std::isnan(got)) fail(ErrorKind::value, "[init] {}: expected {}, got {}", what, expected, got);
 }
 
@@ -132,24 +132,24 @@ Initializer zeros() { return constant(0); }
 Initializer ones() { return constant(1); }
 
 Initializer uniform(double low, double high) {
-  require(low < high && std::isfinite(high - low), "uniform", "low < high, both finite", high);
+  init_requires(low < high && std::isfinite(high - low), "uniform", "low < high, both finite", high);
   return Initializer("uniform",
                      [=](std::span<double> out, const Shape&, Fans, Key key) { fill_uniform(out, low, high, key); });
 }
 
 Initializer normal(double mean, double stddev) {
-  require(std::isfinite(mean), "normal", "a finite mean", mean);
-  require(stddev >= 0 && std::isfinite(stddev), "normal", "a finite deviation of 0 or more", stddev);
+  init_requires(std::isfinite(mean), "normal", "a finite mean", mean);
+  init_requires(stddev >= 0 && std::isfinite(stddev), "normal", "a finite deviation of 0 or more", stddev);
   return Initializer("normal",
                      [=](std::span<double> out, const Shape&, Fans, Key key) { fill_normal(out, mean, stddev, key); });
 }
 
 Initializer truncated_normal(double mean, double stddev, double low, double high) {
-  require(std::isfinite(mean), "truncated_normal", "a finite mean", mean);
-  require(stddev > 0 && std::isfinite(stddev), "truncated_normal", "a positive, finite deviation", stddev);
-  require(low < high && !std::isnan(low), "truncated_normal", "low < high", high);
+  init_requires(std::isfinite(mean), "truncated_normal", "a finite mean", mean);
+  init_requires(stddev > 0 && std::isfinite(stddev), "truncated_normal", "a positive, finite deviation", stddev);
+  init_requires(low < high && !std::isnan(low), "truncated_normal", "low < high", high);
   const double from = normal_cdf((low - mean) / stddev), to = normal_cdf((high - mean) / stddev);
-  require(to > from, "truncated_normal", "an interval that the normal distribution reaches", high);
+  init_requires(to > from, "truncated_normal", "an interval that the normal distribution reaches", high);
   return Initializer("truncated_normal", [=](std::span<double> out, const Shape&, Fans, Key key) {
     Rng rng(key);
     for (double& v : out)
@@ -158,19 +158,19 @@ Initializer truncated_normal(double mean, double stddev, double low, double high
 }
 
 Initializer glorot_uniform(double gain) {
-  require(gain > 0, "glorot_uniform", "a positive gain", gain);
+  init_requires(gain > 0, "glorot_uniform", "a positive gain", gain);
   return scaled("glorot_uniform", gain * gain, FanMode::average, true);
 }
 Initializer glorot_normal(double gain) {
-  require(gain > 0, "glorot_normal", "a positive gain", gain);
+  init_requires(gain > 0, "glorot_normal", "a positive gain", gain);
   return scaled("glorot_normal", gain * gain, FanMode::average, false);
 }
 Initializer he_uniform(double slope, FanMode mode) {
-  require(std::isfinite(slope), "he_uniform", "a finite slope", slope);
+  init_requires(std::isfinite(slope), "he_uniform", "a finite slope", slope);
   return scaled("he_uniform", 2 / (1 + slope * slope), mode, true);
 }
 Initializer he_normal(double slope, FanMode mode) {
-  require(std::isfinite(slope), "he_normal", "a finite slope", slope);
+  init_requires(std::isfinite(slope), "he_normal", "a finite slope", slope);
   return scaled("he_normal", 2 / (1 + slope * slope), mode, false);
 }
 Initializer lecun_uniform() { return scaled("lecun_uniform", 1, FanMode::in, true); }
@@ -178,7 +178,7 @@ Initializer lecun_normal() { return scaled("lecun_normal", 1, FanMode::in, false
 Initializer pytorch_default() { return scaled("pytorch", 1.0 / 3, FanMode::in, true); }
 
 Initializer orthogonal(double gain) {
-  require(std::isfinite(gain), "orthogonal", "a finite gain", gain);
+  init_requires(std::isfinite(gain), "orthogonal", "a finite gain", gain);
   return Initializer("orthogonal", [=](std::span<double> out, const Shape& shape, Fans, Key key) {
     if (shape.rank() < 2) fail(ErrorKind::shape, "[init] orthogonal: expected two dimensions or more, got {}", shape);
     if (out.empty()) return;

@@ -11,17 +11,17 @@
 namespace bp {
 
 namespace {
-void require(bool ok, const char* schedule, const char* expected, double got) {
+void schedule_requires(bool ok, const char* schedule, const char* expected, double got) {
   if (!ok) fail(ErrorKind::value, "[schedule] {}: expected {}, got {}", schedule, expected, got);
 }
 void require_rate(const char* schedule, double rate) {
-  require(rate >= 0 && std::isfinite(rate), schedule, "a finite rate of 0 or more", rate);
+  schedule_requires(rate >= 0 && std::isfinite(rate), schedule, "a finite rate of 0 or more", rate);
 }
 void require_gamma(const char* schedule, double gamma) {
-  require(gamma > 0 && std::isfinite(gamma), schedule, "a positive, finite factor", gamma);
+  schedule_requires(gamma > 0 && std::isfinite(gamma), schedule, "a positive, finite factor", gamma);
 }
 void require_steps(const char* schedule, std::int64_t steps) {
-  require(steps >= 1, schedule, "1 step or more", static_cast<double>(steps));
+  schedule_requires(steps >= 1, schedule, "1 step or more", static_cast<double>(steps));
 }
 double ratio(std::int64_t t, std::int64_t steps) {
   return static_cast<double>(std::clamp<std::int64_t>(t, 0, steps)) / static_cast<double>(steps);
@@ -75,7 +75,7 @@ Schedule polynomial(double rate, std::int64_t steps, double power) {
 Schedule warmup(Schedule after, std::int64_t steps, double start) {
   if (!after) fail(ErrorKind::value, "[schedule] warmup: expected a schedule to follow, got none");
   require_steps("warmup", steps);
-  require(start >= 0 && start <= 1, "warmup", "a start factor of 0 to 1", start);
+  schedule_requires(start >= 0 && start <= 1, "warmup", "a start factor of 0 to 1", start);
   return [=, next = std::move(after)](std::int64_t t) {
     return t < steps ? next(0) * (start + (1 - start) * ratio(t, steps)) : next(t - steps);
   };
@@ -83,10 +83,10 @@ Schedule warmup(Schedule after, std::int64_t steps, double start) {
 
 Schedule one_cycle(double max_rate, std::int64_t steps, OneCycleOptions o) {
   require_rate("one_cycle", max_rate);
-  require(steps >= 2, "one_cycle", "2 steps or more", static_cast<double>(steps));
-  require(o.pct_start >= 0 && o.pct_start <= 1, "one_cycle", "pct_start of 0 to 1", o.pct_start);
-  require(o.div_factor >= 1, "one_cycle", "div_factor of 1 or more", o.div_factor);
-  require(o.final_div_factor >= 1, "one_cycle", "final_div_factor of 1 or more", o.final_div_factor);
+  schedule_requires(steps >= 2, "one_cycle", "2 steps or more", static_cast<double>(steps));
+  schedule_requires(o.pct_start >= 0 && o.pct_start <= 1, "one_cycle", "pct_start of 0 to 1", o.pct_start);
+  schedule_requires(o.div_factor >= 1, "one_cycle", "div_factor of 1 or more", o.div_factor);
+  schedule_requires(o.final_div_factor >= 1, "one_cycle", "final_div_factor of 1 or more", o.final_div_factor);
   const double initial = max_rate / o.div_factor, last = initial / o.final_div_factor;
   const double top = o.pct_start * static_cast<double>(steps) - 1, end = static_cast<double>(steps - 1);
   return [=](std::int64_t step) {
@@ -106,10 +106,13 @@ ReduceOnPlateau::ReduceOnPlateau(double rate, ReduceOnPlateauOptions options)
       best_(options.maximize ? -std::numeric_limits<double>::infinity() : std::numeric_limits<double>::infinity()) {
   require_rate("reduce_on_plateau", rate);
   require_rate("reduce_on_plateau", options.min_rate);
-  require(options.factor > 0 && options.factor < 1, "reduce_on_plateau", "a factor between 0 and 1", options.factor);
-  require(options.patience >= 0, "reduce_on_plateau", "a patience of 0 or more", static_cast<double>(options.patience));
-  require(options.cooldown >= 0, "reduce_on_plateau", "a cooldown of 0 or more", static_cast<double>(options.cooldown));
-  require(options.threshold >= 0, "reduce_on_plateau", "a threshold of 0 or more", options.threshold);
+  schedule_requires(options.factor > 0 && options.factor < 1, "reduce_on_plateau", "a factor between 0 and 1",
+                    options.factor);
+  schedule_requires(options.patience >= 0, "reduce_on_plateau", "a patience of 0 or more",
+                    static_cast<double>(options.patience));
+  schedule_requires(options.cooldown >= 0, "reduce_on_plateau", "a cooldown of 0 or more",
+                    static_cast<double>(options.cooldown));
+  schedule_requires(options.threshold >= 0, "reduce_on_plateau", "a threshold of 0 or more", options.threshold);
 }
 
 bool ReduceOnPlateau::better(double metric) const {

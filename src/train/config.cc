@@ -41,7 +41,7 @@ void read_model(Config& c, const std::string& folder) {
   if (nn::parameter_count(c.model) == 0) s.wrong("layers", "no layer has parameters: there is nothing to train");
 }
 
-Loss cross_entropy_of(Section& s, const Config& c) {
+Loss configured_cross_entropy(Section& s, const Config& c) {
   CrossEntropyOptions o{.label_smoothing = s.number("label_smoothing")};
   if (const std::vector<double> w = s.numbers("class_weights"); !w.empty()) {
     if (static_cast<std::int64_t>(w.size()) != c.output.back())
@@ -62,7 +62,7 @@ void read_loss(Config& c) {
     if (c.output.rank() < 1 || c.output.back() < 2)
       s.wrong("type", fmt::format("{} needs an output of 2 or more classes, the model's is {}", type, c.output));
     if (type == "cross_entropy") {
-      c.loss = cross_entropy_of(s, c);
+      c.loss = configured_cross_entropy(s, c);
     } else {
       c.loss = [](const Tensor& y, const Tensor& t) { return kl_divergence(log_softmax(y), t); };
     }

@@ -9,7 +9,7 @@ namespace {
 
 using data::ImageFolder;
 
-data::ImageFolderOptions options_of(const Config& c) {
+data::ImageFolderOptions folder_options(const Config& c) {
   return {.height = c.input[0],
           .width = c.input[1],
           .read = {.channels = static_cast<int>(c.input[2]), .max_pixels = c.data.max_pixels},
@@ -18,7 +18,7 @@ data::ImageFolderOptions options_of(const Config& c) {
 
 // The training images, after `limit`; the classes become those of the configuration.
 ImageFolder training_folder(Config& c) {
-  ImageFolder all(c.data.train.inputs, options_of(c));
+  ImageFolder all(c.data.train.inputs, folder_options(c));
   if (static_cast<std::int64_t>(all.classes().size()) != c.output.back())
     fail(ErrorKind::config, "{}: {} classes (subfolders) for a model of {} outputs", c.data.train.inputs,
          all.classes().size(), c.output.back());
@@ -60,19 +60,19 @@ Datasets load_image_folders(Config& c) {
     train = larger;
     validation = smaller;
   }
-  if (c.data.validation) validation.emplace(c.data.validation->inputs, options_of(c));
+  if (c.data.validation) validation.emplace(c.data.validation->inputs, folder_options(c));
   if (c.data.normalize) find_moments(c, train);
   Datasets sets;
   sets.train = ready(c, train);
   sets.altered = c.augment.empty() ? sets.train : ready(c, train, c.augment.steps());
   if (validation) sets.validation = ready(c, *validation);
-  if (c.data.test) sets.test = ready(c, ImageFolder(c.data.test->inputs, options_of(c)));
+  if (c.data.test) sets.test = ready(c, ImageFolder(c.data.test->inputs, folder_options(c)));
   return sets;
 }
 
 SourcePtr load_image_folder(Config& c, Split split) {
   const bool own = split == Split::test || (split == Split::validation && c.data.validation);
-  if (own && !c.data.classes.empty()) return ready(c, ImageFolder(files_of(c, split).inputs, options_of(c)));
+  if (own && !c.data.classes.empty()) return ready(c, ImageFolder(files_of(c, split).inputs, folder_options(c)));
   const Datasets sets = load_image_folders(c);
   const SourcePtr& found = split == Split::train ? sets.train : split == Split::test ? sets.test : sets.validation;
   if (!found) files_of(c, split);  // throws
@@ -81,7 +81,7 @@ SourcePtr load_image_folder(Config& c, Split split) {
 
 Inputs load_image_inputs(const Config& c, const std::string& path) {
   std::vector<std::string> paths = data::image_paths(path);
-  const Array images = data::load_images(paths, options_of(c));
+  const Array images = data::load_images(paths, folder_options(c));
   const augment::Pipeline pipeline{normalization(c.data, scaled_by(c.data))};
   return {pipeline(images, Key{}), std::move(paths)};
 }

@@ -18,10 +18,10 @@ std::vector<double> numbers(const Array& a) {
   return {wide.data<double>(), wide.data<double>() + wide.numel()};
 }
 
-std::int64_t largest(const double* p, std::int64_t n) { return std::max_element(p, p + n) - p; }
+std::int64_t likeliest(const double* p, std::int64_t n) { return std::max_element(p, p + n) - p; }
 
 // -sum t log softmax(logits); a class id is a t of one 1.
-double cross_entropy_of(const double* logits, const double* target, std::int64_t id, std::int64_t classes) {
+double cross_entropy_at(const double* logits, const double* target, std::int64_t id, std::int64_t classes) {
   const double top = *std::max_element(logits, logits + classes);
   double sum = 0;
   for (std::int64_t k = 0; k < classes; ++k) sum += std::exp(logits[k] - top);
@@ -57,9 +57,9 @@ class Examiner {
     for (std::int64_t p = 0; p < places; ++p) {
       const double* logits = out + p * classes;
       const double* target = shares ? wanted + p * classes : nullptr;
-      const std::int64_t id = shares ? largest(target, classes) : static_cast<std::int64_t>(wanted[p]);
-      const std::int64_t best = largest(logits, classes);
-      m.loss += cross_entropy_of(logits, target, id, classes) / static_cast<double>(places);
+      const std::int64_t id = shares ? likeliest(target, classes) : static_cast<std::int64_t>(wanted[p]);
+      const std::int64_t best = likeliest(logits, classes);
+      m.loss += cross_entropy_at(logits, target, id, classes) / static_cast<double>(places);
       if (!f_.confusion.empty()) ++f_.confusion[static_cast<std::size_t>(id * classes + best)];
       if (places == 1) {
         m.target = id;

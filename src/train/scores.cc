@@ -29,14 +29,14 @@ template <class F> void for_rows(const Array& scores, F&& f) {
   }
 }
 
-template <class T> std::int64_t largest(std::span<const T> row) {
+template <class T> std::int64_t place_of_largest(std::span<const T> row) {
   std::size_t best = 0;
   for (std::size_t k = 1; k < row.size(); ++k)
     if (row[k] > row[best] || (std::isnan(row[best]) && !std::isnan(row[k]))) best = k;
   return static_cast<std::int64_t>(best);
 }
 
-void require_same_shape(const Array& outputs, const Array& targets) {
+void require_shape_of_outputs(const Array& outputs, const Array& targets) {
   if (outputs.shape != targets.shape)
     fail(ErrorKind::shape, "[metrics] targets: expected the shape of the outputs {}, got {}", outputs.shape,
          targets.shape);
@@ -52,7 +52,7 @@ ClassScores scores_of(std::int64_t hits, std::int64_t predicted, std::int64_t ta
 
 std::vector<std::int64_t> predicted_classes(const Array& scores) {
   std::vector<std::int64_t> ids;
-  for_rows(scores, [&](std::int64_t, auto row) { ids.push_back(largest(row)); });
+  for_rows(scores, [&](std::int64_t, auto row) { ids.push_back(place_of_largest(row)); });
   return ids;
 }
 
@@ -166,7 +166,7 @@ ClassCounts ConfusionMatrix::counts() const {
 // ---- two labels ----------------------------------------------------------------------------------------------------
 
 void BinaryCounts::add(const Array& logits, const Array& targets) {
-  require_same_shape(logits, targets);
+  require_shape_of_outputs(logits, targets);
   const Array x = convert(logits, DType::f64), y = convert(targets, DType::f64);
   const double *p = x.data<double>(), *t = y.data<double>();
   for (std::int64_t i = 0, n = x.numel(); i < n; ++i) ++count_[t[i] > 0.5][p[i] > 0];
@@ -182,7 +182,7 @@ double BinaryCounts::accuracy() const noexcept {
 }
 
 void Auc::add(const Array& scores, const Array& targets) {
-  require_same_shape(scores, targets);
+  require_shape_of_outputs(scores, targets);
   const Array x = convert(scores, DType::f64), y = convert(targets, DType::f64);
   const double *p = x.data<double>(), *t = y.data<double>();
   for (std::int64_t i = 0, n = x.numel(); i < n; ++i) scored_.emplace_back(p[i], t[i] > 0.5);
@@ -208,7 +208,7 @@ double Auc::value() const {
 // ---- values --------------------------------------------------------------------------------------------------------
 
 void RegressionErrors::add(const Array& outputs, const Array& targets) {
-  require_same_shape(outputs, targets);
+  require_shape_of_outputs(outputs, targets);
   const Array x = convert(outputs, DType::f64), y = convert(targets, DType::f64);
   const double *p = x.data<double>(), *t = y.data<double>();
   for (std::int64_t i = 0, n = x.numel(); i < n; ++i) {

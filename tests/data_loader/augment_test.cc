@@ -254,7 +254,7 @@ data::ArrayDataset flat(std::int64_t n) {
 }
 
 // Every batch of two epochs, the rows by class.
-std::map<std::string, Values> rows_of(DataLoader& loader) {
+std::map<std::string, Values> rows_of_epochs(DataLoader& loader) {
   std::map<std::string, Values> rows;
   for (const char* epoch : {"a", "b"})
     for (const auto& [x, y] : loader)
@@ -269,12 +269,12 @@ TEST(Augmented, AnImageLooksTheSameInEveryBatchAndThread) {
   const Pipeline p{flip(), shift(2), rotate(20), noise(0.1), cutout(2), erase()};
   const auto source = augmented(flat(30), p);
   DataLoader reference(source, {.batch_size = 30, .key = Key{4}, .threads = 0});
-  const auto expected = rows_of(reference);
+  const auto expected = rows_of_epochs(reference);
   EXPECT_EQ(expected.size(), 60u);
   EXPECT_NE(expected.at("a3"), expected.at("b3"));
   for (const int threads : {1, 3, 8}) {
     DataLoader loader(source, {.batch_size = 4 + threads, .key = Key{4}, .drop_last = false, .threads = threads});
-    EXPECT_EQ(rows_of(loader), expected) << threads;
+    EXPECT_EQ(rows_of_epochs(loader), expected) << threads;
   }
 }
 

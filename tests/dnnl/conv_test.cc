@@ -65,7 +65,7 @@ template <class F> void each_product(const ConvSpec& s, F f) {
       }
 }
 
-std::vector<double> reference(const ConvSpec& s, ConvKind kind, const Data& d) {
+std::vector<double> conv_reference(const ConvSpec& s, ConvKind kind, const Data& d) {
   std::vector<double> out(kind == ConvKind::forward      ? d.y.size()
                           : kind == ConvKind::input_grad ? d.x.size()
                                                          : d.w.size());
@@ -84,7 +84,7 @@ std::vector<double> reference(const ConvSpec& s, ConvKind kind, const Data& d) {
   return out;
 }
 
-std::vector<float> run(const ConvSpec& s, ConvKind kind, const Data& d, const DnnlConv& c) {
+std::vector<float> run_conv(const ConvSpec& s, ConvKind kind, const Data& d, const DnnlConv& c) {
   Buffer packed = Buffer::allocate(c.pack_bytes()), scratch = Buffer::allocate(c.scratchpad_bytes());
   const bool packs = c.pack_bytes() > 0, gradient = kind == ConvKind::weight_grad;
   std::vector<float> out = kind == ConvKind::forward ? d.y : kind == ConvKind::input_grad ? d.x : d.w;
@@ -108,11 +108,11 @@ std::int64_t terms(const ConvSpec& s, ConvKind kind) {
   return kind == ConvKind::weight_grad ? s.batch * s.out_positions() : s.kernel_positions() * s.in_channels;
 }
 
-void check(const ConvSpec& s, int threads = 1) {
+void check_conv(const ConvSpec& s, int threads = 1) {
   const Data d(s);
   for (ConvKind kind : kKinds) {
     const DnnlConv c(s, kind, threads);
-    EXPECT_LT(worst(run(s, kind, d, c), reference(s, kind, d)), 2 * tolerance(terms(s, kind)))
+    EXPECT_LT(worst(run_conv(s, kind, d, c), conv_reference(s, kind, d)), 2 * tolerance(terms(s, kind)))
         << "kind " << static_cast<int>(kind) << " " << c.impl_name() << " channels " << s.in_channels << " "
         << s.out_channels << " groups " << s.groups << " spatial " << s.spatial << " size " << s.in[0] << " kernel "
         << s.kernel[0] << " stride " << s.stride[0] << " dilation " << s.dilation[0] << " pad " << s.pad_low[0];
@@ -125,31 +125,31 @@ TEST(DnnlConv, OddSizesStridesDilationPadding) {
       for (std::int64_t stride : {1, 2})
         for (std::int64_t dilation : {1, 2})
           for (std::int64_t pad : {0, 1}) {
-            check(conv(spatial, 2, 6, 3, 5, kernel, stride, pad, dilation));
-            check(conv(spatial, 2, 5, 8, 16, kernel, stride, pad, dilation));
+            check_conv(conv(spatial, 2, 6, 3, 5, kernel, stride, pad, dilation));
+            check_conv(conv(spatial, 2, 5, 8, 16, kernel, stride, pad, dilation));
           }
 }
 
 TEST(DnnlConv, GroupsAndDepthwise) {
   for (int spatial : {1, 2, 3})
     for (std::int64_t stride : {1, 2}) {
-      check(conv(spatial, 2, 6, 8, 8, 3, stride, 1, 1, 8));    // depthwise
-      check(conv(spatial, 2, 6, 5, 5, 3, stride, 1, 1, 5));    // depthwise, odd
-      check(conv(spatial, 2, 6, 16, 32, 3, stride, 1, 1, 2));  // groups of 8
-      check(conv(spatial, 2, 6, 6, 9, 3, stride, 1, 1, 3));    // odd groups
-      check(conv(spatial, 2, 6, 4, 8, 3, stride, 1, 2, 4));    // depth multiplier, dilated
+      check_conv(conv(spatial, 2, 6, 8, 8, 3, stride, 1, 1, 8));    // depthwise
+      check_conv(conv(spatial, 2, 6, 5, 5, 3, stride, 1, 1, 5));    // depthwise, odd
+      check_conv(conv(spatial, 2, 6, 16, 32, 3, stride, 1, 1, 2));  // groups of 8
+      check_conv(conv(spatial, 2, 6, 6, 9, 3, stride, 1, 1, 3));    // odd groups
+      check_conv(conv(spatial, 2, 6, 4, 8, 3, stride, 1, 2, 4));    // depth multiplier, dilated
     }
 }
 
 TEST(DnnlConv, AsymmetricPaddingAndStrideLeftOvers) {
   ConvSpec s = conv(2, 3, 7, 3, 8, 3, 2);
   s.pad_low = {0, 1, 0}, s.pad_high = {1, 0, 0};
-  check(s);
+  check_conv(s);
   s.stride = {3, 2, 1};
-  check(s);
+  check_conv(s);
   s.pad_low = {2, 0, 0}, s.pad_high = {2, 3, 0};  // windows wholly in the padding
-  check(s);
-  check(conv(2, 2, 9, 8, 8, 2, 3));  // the last rows are never read
+  check_conv(s);
+  check_conv(conv(2, 2, 9, 8, 8, 2, 3));  // the last rows are never read
 }
 
 TEST(DnnlConv, Epilogues) {
@@ -161,13 +161,14 @@ TEST(DnnlConv, Epilogues) {
     const Data d(s);
     const DnnlConv c(s, ConvKind::forward, 2);
     EXPECT_EQ(c.impl_name().find("ref"), std::string::npos) << c.impl_name() << " " << bits;
-    EXPECT_LT(worst(run(s, ConvKind::forward, d, c), reference(s, ConvKind::forward, d)), tolerance(72)) << bits;
+    EXPECT_LT(worst(run_conv(s, ConvKind::forward, d, c), conv_reference(s, ConvKind::forward, d)), tolerance(72))
+        << bits;
   }
 }
 
 TEST(DnnlConv, EmptyBatchAndEmptyOutput) {
-  check(conv(2, 0, 8, 3, 8, 3, 1, 1));
-  check(conv(2, 2, 2, 3, 8, 5));  // the kernel is larger than the image: no output, zero gradients
+  check_conv(conv(2, 0, 8, 3, 8, 3, 1, 1));
+  check_conv(conv(2, 2, 2, 3, 8, 5));  // the kernel is larger than the image: no output, zero gradients
 }
 
 TEST(DnnlConv, NetworksOfTheBenchmarkUseJittedKernels) {
@@ -185,8 +186,8 @@ TEST(DnnlConv, NetworksOfTheBenchmarkUseJittedKernels) {
           << c.impl_name() << " " << s.in_channels << " to " << s.out_channels << " kind " << static_cast<int>(kind);
       EXPECT_GT(c.pack_bytes(), 0u);
     }
-  check(layers[0], 2);
-  check(layers[2], 2);
+  check_conv(layers[0], 2);
+  check_conv(layers[2], 2);
 }
 
 TEST(DnnlConv, RefusesWhatItCannotDo) {

@@ -26,7 +26,7 @@ template <class I> std::vector<I> indices(std::int64_t count, std::int64_t rows,
 template <class T> T missing() { return std::is_floating_point_v<T> ? std::numeric_limits<T>::quiet_NaN() : T{}; }
 
 template <class T, class I>
-void check(std::int64_t outer, std::int64_t rows, std::int64_t count, std::int64_t inner, int threads) {
+void check_gather(std::int64_t outer, std::int64_t rows, std::int64_t count, std::int64_t inner, int threads) {
   GatherSpec s{outer, rows, count, inner, dtype_of<T>, dtype_of<I>};
   std::vector<T> table(static_cast<std::size_t>(outer * rows * inner));
   const auto raw = values<double>(static_cast<std::int64_t>(table.size()), 1);
@@ -61,14 +61,14 @@ TEST(Gather, EveryShapeAndDtype) {
   for (int threads : {1, 2, 3})
     for (std::int64_t outer : {1, 5})
       for (std::int64_t inner : {1, 7, 200}) {
-        check<float, std::int64_t>(outer, 11, 40, inner, threads);
-        check<double, std::int32_t>(outer, 3, 9, inner, threads);
-        check<std::int64_t, std::int64_t>(outer, 11, 40, inner, threads);
-        check<std::int32_t, std::int32_t>(outer, 1, 5, inner, threads);
+        check_gather<float, std::int64_t>(outer, 11, 40, inner, threads);
+        check_gather<double, std::int32_t>(outer, 3, 9, inner, threads);
+        check_gather<std::int64_t, std::int64_t>(outer, 11, 40, inner, threads);
+        check_gather<std::int32_t, std::int32_t>(outer, 1, 5, inner, threads);
       }
-  check<float, std::int32_t>(2, 0, 4, 3, 2);  // an empty table: everything is out of range
-  check<float, std::int32_t>(2, 5, 0, 3, 2);
-  check<float, std::int64_t>(1, 96, 2048, 64, 2);
+  check_gather<float, std::int32_t>(2, 0, 4, 3, 2);  // an empty table: everything is out of range
+  check_gather<float, std::int32_t>(2, 5, 0, 3, 2);
+  check_gather<float, std::int64_t>(1, 96, 2048, 64, 2);
 }
 
 TEST(Gather, BFloat16AndBytes) {

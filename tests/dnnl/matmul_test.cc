@@ -44,7 +44,7 @@ struct Operands {
         residual(values(extent(s, s.c, s.m, s.n), 5)) {}
 };
 
-std::vector<double> reference(const DnnlMatmulSpec& s, const Operands& o) {
+std::vector<double> matmul_reference(const DnnlMatmulSpec& s, const Operands& o) {
   std::vector<double> c(o.c.begin(), o.c.end());
   std::int64_t batches = 1;
   for (auto b : s.batch) batches *= b;
@@ -71,7 +71,7 @@ std::vector<double> reference(const DnnlMatmulSpec& s, const Operands& o) {
   return c;
 }
 
-std::vector<float> run(const DnnlMatmulSpec& s, const Operands& o, const DnnlMatmul& mm) {
+std::vector<float> run_matmul(const DnnlMatmulSpec& s, const Operands& o, const DnnlMatmul& mm) {
   std::vector<float> c = o.c;
   Buffer packed = Buffer::allocate(mm.pack_bytes()), scratch = Buffer::allocate(mm.scratchpad_bytes());
   if (mm.pack_bytes() > 0) mm.run_pack(o.b.data(), packed.mutable_data());
@@ -86,12 +86,12 @@ std::vector<float> run(const DnnlMatmulSpec& s, const Operands& o, const DnnlMat
   return c;
 }
 
-void check(const DnnlMatmulSpec& s, MatmulPlan plan = MatmulPlan::automatic, int threads = 2) {
+void check_matmul(const DnnlMatmulSpec& s, MatmulPlan plan = MatmulPlan::automatic, int threads = 2) {
   const Operands o(s);
   const DnnlMatmul mm(s, threads, plan);
   EXPECT_EQ(mm.impl_name().find("ref"), std::string::npos) << mm.impl_name();
   const double slack = s.epilogue.activation == Epilogue::Activation::none ? 0 : 4e-6;
-  EXPECT_LT(worst(run(s, o, mm), reference(s, o)), tolerance(s.k) + slack)
+  EXPECT_LT(worst(run_matmul(s, o, mm), matmul_reference(s, o)), tolerance(s.k) + slack)
       << s.m << "x" << s.n << "x" << s.k << " plan " << static_cast<int>(mm.plan()) << " " << mm.impl_name();
 }
 
@@ -101,7 +101,7 @@ TEST(DnnlMatmul, OddSizesTransposesAndPlans) {
       for (std::int64_t k : {1, 5, 64, 131})
         for (int t = 0; t < 4; ++t)
           for (MatmulPlan plan : {MatmulPlan::automatic, MatmulPlan::packed, MatmulPlan::convolution})
-            check(dense_matmul({}, m, n, k, t & 1, t & 2), plan, 1);
+            check_matmul(dense_matmul({}, m, n, k, t & 1, t & 2), plan, 1);
 }
 
 TEST(DnnlMatmul, CaseShapesUseFastKernels) {
@@ -111,7 +111,7 @@ TEST(DnnlMatmul, CaseShapesUseFastKernels) {
   } shapes[] = {{64, 512, 784, false, false},  {784, 512, 64, true, false},  {64, 512, 256, false, true},
                 {64, 10, 256, false, false},   {256, 10, 64, true, false},   {64, 256, 10, false, true},
                 {32, 1024, 256, false, false}, {512, 192, 768, false, true}, {192, 512, 333, true, false}};
-  for (const auto& s : shapes) check(dense_matmul({}, s.m, s.n, s.k, s.ta, s.tb));
+  for (const auto& s : shapes) check_matmul(dense_matmul({}, s.m, s.n, s.k, s.ta, s.tb));
 }
 
 TEST(DnnlMatmul, PackingFollowsStrideAndReuse) {
@@ -138,7 +138,8 @@ TEST(DnnlMatmul, ReluKeepsNaN) {
   Operands o(s);
   o.a[5] = std::numeric_limits<float>::quiet_NaN();
   for (MatmulPlan plan : {MatmulPlan::plain, MatmulPlan::convolution})
-    for (std::size_t i = 0; i < 32; ++i) EXPECT_EQ(std::isnan(run(s, o, DnnlMatmul(s, 1, plan))[i]), i / 8 == 1) << i;
+    for (std::size_t i = 0; i < 32; ++i)
+      EXPECT_EQ(std::isnan(run_matmul(s, o, DnnlMatmul(s, 1, plan))[i]), i / 8 == 1) << i;
 }
 
 TEST(DnnlMatmul, Epilogues) {
@@ -150,30 +151,30 @@ TEST(DnnlMatmul, Epilogues) {
         if ((bits & 6) == 6) continue;  // residual and old value together: not asked for
         DnnlMatmulSpec s = dense_matmul({}, 37, 24, 50);
         s.epilogue = {(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, act};
-        check(s, plan);
+        check_matmul(s, plan);
       }
 }
 
 TEST(DnnlMatmul, BatchesBroadcastAndStrides) {
-  check(dense_matmul({5}, 9, 11, 13));
-  check(dense_matmul({2, 3}, 9, 11, 13, true, false));
-  check(dense_matmul({2, 3}, 9, 11, 13, false, true));
+  check_matmul(dense_matmul({5}, 9, 11, 13));
+  check_matmul(dense_matmul({2, 3}, 9, 11, 13, true, false));
+  check_matmul(dense_matmul({2, 3}, 9, 11, 13, false, true));
   DnnlMatmulSpec shared_b = dense_matmul({2, 3}, 9, 16, 13);
   shared_b.b.batch = {0, 0};
-  check(shared_b);
+  check_matmul(shared_b);
   DnnlMatmulSpec shared_a = dense_matmul({4, 3}, 9, 16, 13);
   shared_a.a.batch = {9 * 13, 0};
-  check(shared_a);
+  check_matmul(shared_a);
   // Attention heads read in place: [batch, time, head, dim], scores[b, h] = q[b, :, h, :] · k[b, :, h, :]^T.
   DnnlMatmulSpec heads = dense_matmul({2, 3}, 10, 10, 8, false, true);
   heads.a = {24, 1, {240, 8}};
   heads.b = {1, 24, {240, 8}};
-  check(heads);
+  check_matmul(heads);
   DnnlMatmulSpec slice = dense_matmul({}, 9, 16, 13);  // rows of a wider matrix on every side
   slice.a.row = 20, slice.b.row = 31, slice.c.row = 40;
   for (bool bias : {false, true}) {
     slice.epilogue.bias = bias;
-    check(slice);
+    check_matmul(slice);
   }
 }
 
@@ -182,10 +183,10 @@ TEST(DnnlMatmul, EmptySizes) {
     DnnlMatmulSpec s = dense_matmul({}, m, n, k);
     s.epilogue.bias = true;
     s.epilogue.activation = Epilogue::Activation::relu;
-    check(s);
+    check_matmul(s);
   }
-  check(dense_matmul({0}, 3, 4, 5));
-  check(dense_matmul({2}, 3, 4, 0));
+  check_matmul(dense_matmul({0}, 3, 4, 5));
+  check_matmul(dense_matmul({2}, 3, 4, 0));
 }
 
 TEST(DnnlMatmul, ThreadsFollowTheWork) {
@@ -226,7 +227,7 @@ TEST(DnnlMatmul, BFloat16WhereTheProcessorHasIt) {
     args.c = c.data();
     args.scratchpad = scratch.mutable_data();
     mm.run(args);
-    EXPECT_LT(worst(c, reference(s, rounded)), tolerance(s.k)) << mm.impl_name();
+    EXPECT_LT(worst(c, matmul_reference(s, rounded)), tolerance(s.k)) << mm.impl_name();
   }
 }
 

@@ -50,7 +50,7 @@ template <class F> std::int64_t each_tap(const PoolSpec& s, std::size_t y, F f) 
   return taps;
 }
 
-template <class T> void check(PoolSpec s, int threads) {
+template <class T> void check_pool(PoolSpec s, int threads) {
   s.dtype = dtype_of<T>;
   const std::int64_t in = s.batch * product(s, s.in) * s.channels, out = s.batch * product(s, s.out) * s.channels;
   const auto x = values<T>(in, 1), dy = values<T>(out, 2);
@@ -102,17 +102,17 @@ TEST(Pool, OddSizesOverlapDilationAndPadding) {
             for (std::int64_t channels : {1, 7, 20}) {
               PoolSpec s = pool(spatial, 2, 6, channels, window, stride, pad, dilation);
               s.count_include_pad = pad == 1 && stride == 2;
-              check<float>(s, spatial == 3 && stride == 2 && channels == 7 ? 2 : 1);
-              check<double>(s, 1);
+              check_pool<float>(s, spatial == 3 && stride == 2 && channels == 7 ? 2 : 1);
+              check_pool<double>(s, 1);
             }
 }
 
 TEST(Pool, WindowsOutsideAndEmptyBatch) {
-  check<float>(pool(2, 2, 3, 9, 2, 3, 2), 1);  // the first window lies in the padding
-  check<float>(pool(2, 0, 8, 16, 2, 2), 2);
-  check<float>(pool(2, 1, 2, 16, 5, 1), 2);  // no output at all
-  check<double>(pool(2, 1, 7, 64, 7, 7), 2);
-  check<float>(pool(1, 1, 400, 3, 250, 9), 2);
+  check_pool<float>(pool(2, 2, 3, 9, 2, 3, 2), 1);  // the first window lies in the padding
+  check_pool<float>(pool(2, 0, 8, 16, 2, 2), 2);
+  check_pool<float>(pool(2, 1, 2, 16, 5, 1), 2);  // no output at all
+  check_pool<double>(pool(2, 1, 7, 64, 7, 7), 2);
+  check_pool<float>(pool(1, 1, 400, 3, 250, 9), 2);
 }
 
 TEST(Pool, NaNWinsAndStays) {

@@ -12,7 +12,7 @@ namespace {
 
 using Ints = std::vector<std::int64_t>;
 
-template <class T> void check(const Ints& sizes, const Ints& from, const Ints& to, int threads) {
+template <class T> void check_copy(const Ints& sizes, const Ints& from, const Ints& to, int threads) {
   std::int64_t low_from = 0, high_from = 0, low_to = 0, high_to = 0, count = 1;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     const std::int64_t reach = std::max<std::int64_t>(sizes[i] - 1, 0);
@@ -37,10 +37,10 @@ template <class T> void check(const Ints& sizes, const Ints& from, const Ints& t
 }
 
 void check_all(const Ints& sizes, const Ints& from, const Ints& to, int threads = 1) {
-  check<std::uint8_t>(sizes, from, to, threads);
-  check<std::uint16_t>(sizes, from, to, threads);
-  check<std::uint32_t>(sizes, from, to, threads);
-  check<std::uint64_t>(sizes, from, to, threads);
+  check_copy<std::uint8_t>(sizes, from, to, threads);
+  check_copy<std::uint16_t>(sizes, from, to, threads);
+  check_copy<std::uint32_t>(sizes, from, to, threads);
+  check_copy<std::uint64_t>(sizes, from, to, threads);
 }
 
 Ints row_major(const Ints& sizes) {

@@ -16,7 +16,7 @@ class Sqlite : public ::testing::Test {
   std::string path_ = folder_ / "t.sqlite";
 };
 
-std::int64_t count(Database& d) {
+std::int64_t rows_in(Database& d) {
   Statement s = d.prepare("SELECT count(*) FROM t");
   EXPECT_TRUE(s.step());
   return s.integer(0);
@@ -52,11 +52,11 @@ TEST_F(Sqlite, ATransactionIsAllOrNothing) {
     Transaction undone(d);
     d.run("INSERT INTO t VALUES (1)");
   }
-  EXPECT_EQ(count(d), 0);
+  EXPECT_EQ(rows_in(d), 0);
   Transaction done(d);
   d.run("INSERT INTO t VALUES (1)");
   done.commit();
-  EXPECT_EQ(count(d), 1);
+  EXPECT_EQ(rows_in(d), 1);
 }
 
 TEST_F(Sqlite, ProgramsWriteSideBySide) {
@@ -82,7 +82,7 @@ TEST_F(Sqlite, ProgramsWriteSideBySide) {
     EXPECT_EQ(status, 0);
   }
   Database d(path_);
-  EXPECT_EQ(count(d), kPrograms * kRows);
+  EXPECT_EQ(rows_in(d), kPrograms * kRows);
 }
 
 TEST_F(Sqlite, MistakesNameTheFile) {

@@ -7,7 +7,7 @@
 namespace bp::io {
 namespace {
 
-int count(const std::string& text, const std::string& part) {
+int occurrences(const std::string& text, const std::string& part) {
   int n = 0;
   for (auto at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
   return n;
@@ -37,7 +37,7 @@ TEST(Svg, DrawsSeriesLegendAndTicks) {
   EXPECT_TRUE(well_formed(s));
   EXPECT_THAT(s, testing::HasSubstr("train &amp; &lt;loss&gt;"));
   EXPECT_THAT(s, testing::HasSubstr("Loss &quot;curves&quot;"));
-  EXPECT_EQ(count(s, "stroke-width=\"2\""), 2);
+  EXPECT_EQ(occurrences(s, "stroke-width=\"2\""), 2);
   for (const char* tick : {">0.4<", ">0.6<", ">0.8<", ">epoch<", ">loss<"}) EXPECT_THAT(s, testing::HasSubstr(tick));
 }
 

@@ -35,8 +35,8 @@ template <class F> void each_term(const ConvSpec& s, F f) {
 }
 
 template <class T>
-std::vector<T> run(const ConvSpec& s, ConvKind kind, const std::vector<T>& a, const std::vector<T>& b,
-                   const std::vector<T>& bias, const std::vector<T>& residual, std::vector<T> out, int threads) {
+std::vector<T> run_conv(const ConvSpec& s, ConvKind kind, const std::vector<T>& a, const std::vector<T>& b,
+                        const std::vector<T>& bias, const std::vector<T>& residual, std::vector<T> out, int threads) {
   const DirectConv conv(s, kind);
   std::vector<double> memory(conv.workspace_bytes(threads) / 8 + 16, std::nan(""));
   void* space = reinterpret_cast<void*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 63) / 64 * 64);
@@ -50,7 +50,7 @@ template <class T> void expect_near(const std::vector<T>& got, const std::vector
   for (std::size_t i = want.size(); i < got.size(); ++i) ASSERT_EQ(got[i], T(7)) << "beyond the end, " << i;
 }
 
-template <class T> void check_as(ConvSpec s, int threads) {
+template <class T> void check_conv_as(ConvSpec s, int threads) {
   s.dtype = dtype_of<T>;
   Rng rng(Key(3));
   const std::int64_t in = s.batch * s.in_positions() * s.in_channels;
@@ -75,7 +75,7 @@ template <class T> void check_as(ConvSpec s, int threads) {
   const auto room = [](std::int64_t n) { return std::vector<T>(static_cast<std::size_t>(n) + 16, T(7)); };
   {
     SCOPED_TRACE("forward");
-    expect_near(run<T>(s, ConvKind::forward, x, w, bias, {}, room(out), threads), y,
+    expect_near(run_conv<T>(s, ConvKind::forward, x, w, bias, {}, room(out), threads), y,
                 taps * static_cast<double>(s.in_channels));
   }
   ConvSpec full = s;
@@ -85,25 +85,25 @@ template <class T> void check_as(ConvSpec s, int threads) {
                              at(residual, static_cast<std::int64_t>(i)));
   {
     SCOPED_TRACE("forward with bias, residual, relu");
-    expect_near(run<T>(full, ConvKind::forward, x, w, bias, residual, room(out), threads), y,
+    expect_near(run_conv<T>(full, ConvKind::forward, x, w, bias, residual, room(out), threads), y,
                 taps * static_cast<double>(s.in_channels));
   }
   if (DirectConv::supports(s, ConvKind::input_grad)) {
     SCOPED_TRACE("input gradient");
-    expect_near(run<T>(s, ConvKind::input_grad, dy, w, bias, {}, room(in), threads), dx,
+    expect_near(run_conv<T>(s, ConvKind::input_grad, dy, w, bias, {}, room(in), threads), dx,
                 taps * static_cast<double>(s.out_channels));
   }
   SCOPED_TRACE("weight gradient");
-  expect_near(run<T>(s, ConvKind::weight_grad, x, dy, bias, {}, room(s.weight_size()), threads), dw,
+  expect_near(run_conv<T>(s, ConvKind::weight_grad, x, dy, bias, {}, room(s.weight_size()), threads), dw,
               static_cast<double>(s.batch * s.out_positions()));
 }
 
-void check(const ConvSpec& s) {
+void check_conv(const ConvSpec& s) {
   for (int threads : {1, 3}) {
     SCOPED_TRACE(testing::Message() << s.spatial << " axes, " << s.in_channels << " -> " << s.out_channels << ", in "
                                     << s.in[0] << " " << s.in[1] << " " << s.in[2] << ", " << threads << " threads");
-    check_as<float>(s, threads);
-    check_as<double>(s, threads);
+    check_conv_as<float>(s, threads);
+    check_conv_as<double>(s, threads);
     if (testing::Test::HasFailure()) return;
   }
 }
@@ -122,41 +122,41 @@ ConvSpec images(std::int64_t batch, std::int64_t height, std::int64_t width, std
 
 TEST(DirectConv, Channels) {
   for (std::int64_t in : {1, 3, 5, 6, 7, 16, 19})
-    for (std::int64_t out : {1, 2, 7, 8, 9, 15, 16, 17, 24, 33}) check(images(2, 5, 7, in, out, 3, 1, 1));
+    for (std::int64_t out : {1, 2, 7, 8, 9, 15, 16, 17, 24, 33}) check_conv(images(2, 5, 7, in, out, 3, 1, 1));
 }
 
 TEST(DirectConv, Positions) {
-  for (std::int64_t width : {1, 2, 3, 5, 6, 7, 8, 13, 32}) check(images(3, 4, width, 5, 9, 3, 1, 1));
+  for (std::int64_t width : {1, 2, 3, 5, 6, 7, 8, 13, 32}) check_conv(images(3, 4, width, 5, 9, 3, 1, 1));
 }
 
 TEST(DirectConv, StridesDilationsPadding) {
   for (std::int64_t kernel : {1, 2, 3, 5})
     for (std::int64_t stride : {1, 2, 3})
       for (std::int64_t pad : {0, 1, 4})
-        for (std::int64_t dilation : {1, 2}) check(images(2, 11, 12, 3, 10, kernel, stride, pad, dilation));
+        for (std::int64_t dilation : {1, 2}) check_conv(images(2, 11, 12, 3, 10, kernel, stride, pad, dilation));
 }
 
 TEST(DirectConv, ManyRowsAndOneTap) {
-  check(images(9, 17, 3, 6, 16, 3, 1, 1));
-  check(images(2, 40, 40, 4, 4, 1, 1, 0));
-  check(images(2, 3, 300, 4, 20, 3, 1, 1));
-  check(images(5, 1, 1, 4, 20, 1, 1, 0));
+  check_conv(images(9, 17, 3, 6, 16, 3, 1, 1));
+  check_conv(images(2, 40, 40, 4, 4, 1, 1, 0));
+  check_conv(images(2, 3, 300, 4, 20, 3, 1, 1));
+  check_conv(images(5, 1, 1, 4, 20, 1, 1, 0));
 }
 
 TEST(DirectConv, OneAndThreeAxes) {
   ConvSpec line;
   line.spatial = 1, line.batch = 3, line.in_channels = 6, line.out_channels = 11;
   line.in = {19, 1, 1}, line.kernel = {4, 1, 1}, line.pad_low = {3, 0, 0}, line.dilation = {2, 1, 1};
-  check(line);
+  check_conv(line);
   ConvSpec volume;
   volume.spatial = 3, volume.batch = 2, volume.in_channels = 5, volume.out_channels = 18;
   volume.in = {4, 5, 6}, volume.kernel = {2, 3, 3}, volume.pad_low = {1, 1, 1}, volume.pad_high = {0, 1, 2};
-  check(volume);
+  check_conv(volume);
   volume.stride = {1, 2, 2};
-  check(volume);
+  check_conv(volume);
 }
 
-TEST(DirectConv, EmptyBatch) { check(images(0, 5, 5, 3, 4, 3, 1, 1)); }
+TEST(DirectConv, EmptyBatch) { check_conv(images(0, 5, 5, 3, 4, 3, 1, 1)); }
 
 }  // namespace
 }  // namespace bp::cpu

@@ -83,7 +83,7 @@ class Tensors {
   std::vector<std::vector<std::byte>> memory_;
 };
 
-void run(const LoopProgram& p, Tensors& t, int threads) {
+void run_loop(const LoopProgram& p, Tensors& t, int threads) {
   const CompiledLoop loop(p);
   std::vector<std::byte> memory(loop.workspace_bytes(threads) + 64 + 256, std::byte{0xcd});
   auto* aligned = reinterpret_cast<std::byte*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 63) / 64 * 64);
@@ -101,14 +101,14 @@ bool close(double a, double b, double tolerance) {
 }
 
 // Runs on 1 and more threads against the oracle; all thread counts must agree bit for bit.
-void check(const LoopProgram& p, double tolerance = 0, std::function<void(Tensors&)> prepare = {}, double lo = -2,
-           double hi = 2, std::vector<int> thread_counts = {2}) {
+void check_loop(const LoopProgram& p, double tolerance = 0, std::function<void(Tensors&)> prepare = {}, double lo = -2,
+                double hi = 2, std::vector<int> thread_counts = {2}) {
   if (tolerance == 0) tolerance = p.compute == f32 ? 1e-5 : 1e-12;
   Tensors want(p, 1, lo, hi), one(p, 1, lo, hi);
   if (prepare) prepare(want), prepare(one);
   auto pointers = want.pointers();
   reference_run(p, pointers.data());
-  run(p, one, 1);
+  run_loop(p, one, 1);
   ASSERT_TRUE(one.guards_intact());
   for (std::size_t k = 0; k < p.operands.size(); ++k)
     for (std::int64_t i = 0; i < one.count(k); ++i)
@@ -118,7 +118,7 @@ void check(const LoopProgram& p, double tolerance = 0, std::function<void(Tensor
   for (int threads : thread_counts) {
     Tensors many(p, 1, lo, hi);
     if (prepare) prepare(many);
-    run(p, many, threads);
+    run_loop(p, many, threads);
     ASSERT_TRUE(many.guards_intact());
     for (std::size_t k = 0; k < p.operands.size(); ++k)
       ASSERT_EQ(many.bytes(k), one.bytes(k)) << threads << " threads, operand " << k;
@@ -138,8 +138,8 @@ TEST(Loops, UnaryOpsMatchTheReference) {
         const int x = p.input(t, full), y = p.output(t, full);
         p.store(y, p.unary(static_cast<LoopOp>(op), p.load(x)));
         SCOPED_TRACE(name_of(static_cast<LoopOp>(op)));
-        check(p, t == f32 ? 3e-6 : 1e-14, {}, -5, 5);
-        check(p, t == f32 ? 3e-6 : 1e-14, [&](Tensors& m) {
+        check_loop(p, t == f32 ? 3e-6 : 1e-14, {}, -5, 5);
+        check_loop(p, t == f32 ? 3e-6 : 1e-14, [&](Tensors& m) {
           const double special[] = {0, -0.0, 1, -1, kInf, -kInf, std::nan(""), 0.5, 2.5, -1.5, 100, -100, 1e6, -1e6};
           for (std::size_t i = 0; i < std::size(special); ++i) m.set(0, static_cast<std::int64_t>(i), special[i]);
         });
@@ -159,16 +159,16 @@ TEST(Loops, BinaryOpsMatchTheReferenceInEveryForm) {
           const int x = p.input(t, access[form][0]), y = p.input(t, access[form][1]), z = p.output(t, full);
           p.store(z, p.binary(static_cast<LoopOp>(op), p.load(x), p.load(y)));
           SCOPED_TRACE(std::string(name_of(static_cast<LoopOp>(op))) + " form " + std::to_string(form));
-          check(p, t == f32 ? 3e-6 : 1e-14,
-                [&](Tensors& m) {
-                  const double a[] = {0, -0.0, 1, kInf, -kInf, std::nan(""), 2, -2, -2, 3, -3, 0.5, 1};
-                  const double b[] = {0, 1, 1, kInf, 1, 2, std::nan(""), 3, -3, -2, 2, -0.0, 1};
-                  for (std::size_t i = 0; i < std::size(a); ++i) {
-                    if (static_cast<std::int64_t>(i) < m.count(0)) m.set(0, static_cast<std::int64_t>(i), a[i]);
-                    if (static_cast<std::int64_t>(i) < m.count(1)) m.set(1, static_cast<std::int64_t>(i), b[i]);
-                  }
-                },
-                -2, 2, {});
+          check_loop(p, t == f32 ? 3e-6 : 1e-14,
+                     [&](Tensors& m) {
+                       const double a[] = {0, -0.0, 1, kInf, -kInf, std::nan(""), 2, -2, -2, 3, -3, 0.5, 1};
+                       const double b[] = {0, 1, 1, kInf, 1, 2, std::nan(""), 3, -3, -2, 2, -0.0, 1};
+                       for (std::size_t i = 0; i < std::size(a); ++i) {
+                         if (static_cast<std::int64_t>(i) < m.count(0)) m.set(0, static_cast<std::int64_t>(i), a[i]);
+                         if (static_cast<std::int64_t>(i) < m.count(1)) m.set(1, static_cast<std::int64_t>(i), b[i]);
+                       }
+                     },
+                     -2, 2, {});
         }
 }
 
@@ -181,7 +181,7 @@ TEST(Loops, SelectInEveryForm) {
         int v[3];
         for (int k = 0; k < 3; ++k) v[k] = p.load(p.input(k == 0 ? boolean : t, mask >> k & 1 ? row : full));
         p.store(p.output(t, full), p.select(v[0], v[1], v[2]));
-        check(p);
+        check_loop(p);
       }
 }
 
@@ -198,7 +198,7 @@ TEST(Loops, EveryStorageDtypeLoadsAndStores) {
           const int sum = p.binary(LoopOp::add, p.binary(LoopOp::add, p.load(x), p.load(b)),
                                    p.binary(LoopOp::mul, p.load(s), p.load(r)));
           p.store(y, p.binary(LoopOp::mul, sum, p.constant(1.25)));
-          check(p, to == bf16 ? 8e-3 : 0);
+          check_loop(p, to == bf16 ? 8e-3 : 0);
         }
 }
 
@@ -207,7 +207,7 @@ TEST(Loops, IntegerStoresTruncateAndSaturate) {
   const auto full = LoopAccess::full(1, 12);
   const int x = p.load(p.input(f64, full));
   for (DType t : {i64, i32, u8, boolean}) p.store(p.output(t, full), x);
-  check(p, 0, [](Tensors& t) {
+  check_loop(p, 0, [](Tensors& t) {
     const double v[] = {1.9,   -1.9,  1e30, -1e30,        std::nan(""),  kInf,
                         -kInf, 255.7, 256,  2147483647.0, -2147483648.0, 0.4};
     for (int i = 0; i < 12; ++i) t.set(0, i, v[i]);
@@ -279,13 +279,13 @@ TEST(Loops, RowProgramsAreSinglePrograms) {
   for (DType t : {f32, f64})
     for (Size size : kSizes) {
       SCOPED_TRACE(testing::Message() << size.first << " x " << size.second);
-      check(softmax(size, t));
-      check(cross_entropy(size, t), 0, [&](Tensors& m) {
+      check_loop(softmax(size, t));
+      check_loop(cross_entropy(size, t), 0, [&](Tensors& m) {
         for (std::int64_t r = 0; r < m.count(1); ++r)
           m.set(1, r, static_cast<double>(r % std::max<std::int64_t>(size.second, 1)));
       });
-      check(layer_norm(size, t), t == f32 ? 3e-5 : 1e-10);
-      check(layer_norm_grad(size, t), t == f32 ? 1e-4 : 1e-11);
+      check_loop(layer_norm(size, t), t == f32 ? 3e-5 : 1e-10);
+      check_loop(layer_norm_grad(size, t), t == f32 ? 1e-4 : 1e-11);
     }
 }
 
@@ -302,7 +302,7 @@ TEST(Loops, AnElementIsPickedByItsIndex) {
         const int equal = p.binary(LoopOp::eq, form == 1 ? at : index, form == 1 ? index : at);
         p.store(p.output(t, row), p.reduce(LoopOp::row_sum, p.select(equal, x, p.constant(0))));
         if (form == 3) p.store(p.output(t, row), p.reduce(LoopOp::row_sum, equal));  // shared: no macro
-        check(p, 0, [&](Tensors& m) {
+        check_loop(p, 0, [&](Tensors& m) {
           const std::int64_t cols = std::max<std::int64_t>(size.second, 1);
           for (std::int64_t r = 0; r < m.count(1); ++r) m.set(1, r, static_cast<double>(r * 7 % cols));
           if (m.count(1) < 8) return;
@@ -323,10 +323,10 @@ TEST(Loops, RowReductionsPropagateNan) {
       const int x = p.load(p.input(t, LoopAccess::full(p.rows, p.cols)));
       for (LoopOp op : {LoopOp::row_sum, LoopOp::row_max, LoopOp::row_min, LoopOp::row_prod})
         p.store(p.output(t, LoopAccess::per_row(p.rows)), p.reduce(op, x));
-      check(p, 1e-4, {}, 0.9, 1.1);
-      check(
+      check_loop(p, 1e-4, {}, 0.9, 1.1);
+      check_loop(
           p, 1e-4, [](Tensors& m) { m.set(0, 37, std::nan("")); }, 0.9, 1.1);
-      check(
+      check_loop(
           p, 1e-4, [](Tensors& m) { m.set(0, 11, kInf); }, 0.9, 1.1);
     }
 }
@@ -344,7 +344,7 @@ TEST(Loops, ColumnAccumulators) {
       p.column(LoopOp::column_min, p.output(f32, col), p.binary(LoopOp::add, x, y));
       p.column(LoopOp::column_sum, p.output(t, col), p.binary(LoopOp::mul, x, y));
       p.store(p.output(t, full), p.binary(LoopOp::sub, x, y));
-      check(p, t == f32 ? 1e-4 : 1e-10, {}, -2, 2, {2, 3});
+      check_loop(p, t == f32 ? 1e-4 : 1e-10, {}, -2, 2, {2, 3});
     }
 }
 
@@ -352,14 +352,14 @@ TEST(Loops, ColumnAccumulators) {
 TEST(Loops, TensorsInMemory) {
   for (Size size : {Size{3001, 100}, Size{2503, 131}, Size{400, 900}, Size{1, 400001}, Size{70, 5000}}) {
     SCOPED_TRACE(testing::Message() << size.first << " x " << size.second);
-    check(softmax(size, f32));
-    check(layer_norm(size, f32), 3e-5);
-    check(layer_norm_grad(size, f32), 3e-4);
+    check_loop(softmax(size, f32));
+    check_loop(layer_norm(size, f32), 3e-5);
+    check_loop(layer_norm_grad(size, f32), 3e-4);
     LoopProgram p = space(size.first, size.second, f32);
     const auto full = LoopAccess::full(p.rows, p.cols);
     const int x = p.load(p.input(f32, full)), y = p.load(p.input(f32, full));
     p.store(p.output(f32, full), p.unary(LoopOp::tanh, p.binary(LoopOp::mul, x, y)));
-    check(p);
+    check_loop(p);
   }
 }
 
@@ -375,7 +375,7 @@ TEST(Loops, ComparisonsAreNumbers) {
       if (shared) p.store(p.output(f32, full), p.binary(LoopOp::mul, less, x));
       // A mask of any number is not one.
       p.store(p.output(f32, full), p.select(x, p.constant(1), p.constant(otherwise)));
-      check(p, 0, [](Tensors& m) { m.set(0, 7, std::nan("")), m.set(0, 8, 0), m.set(1, 2, std::nan("")); });
+      check_loop(p, 0, [](Tensors& m) { m.set(0, 7, std::nan("")), m.set(0, 8, 0), m.set(1, 2, std::nan("")); });
     }
 }
 
@@ -390,7 +390,7 @@ TEST(Loops, SumsAreAsAccurateAsPairwise) {
       p.column(LoopOp::column_sum, p.output(f32, LoopAccess::per_column()), x);
     Tensors t(p);
     for (std::int64_t i = 0; i < t.count(0); ++i) t.set(0, i, 0.1);
-    run(p, t, 2);
+    run_loop(p, t, 2);
     const double want =
         static_cast<double>(0.1f) * static_cast<double>(t.count(0)) / (p.rows == 1 ? 1 : static_cast<double>(p.cols));
     EXPECT_NEAR(t.at(1, 0), want, 1e-6 * want);
@@ -421,7 +421,7 @@ TEST(Loops, AdamOutOfPlaceAndInPlace) {
   for (DType t : {f32, f64})
     for (Size size : kSizes) {
       const LoopProgram p = adam(size, t, false);
-      check(p, 0, {}, 0.1, 1);
+      check_loop(p, 0, {}, 0.1, 1);
       const LoopProgram q = adam(size, t, true);
       Tensors want(q, 1, 0.1, 1), got(q, 1, 0.1, 1);
       auto pointers = want.pointers();
@@ -490,7 +490,7 @@ TEST(Loops, GeneralAccesses) {
       const auto prepare = [](Tensors& m) {
         for (std::int64_t i = 0; i < m.count(6); ++i) m.set(6, i, 0);
       };
-      check(p, 0, prepare);
+      check_loop(p, 0, prepare);
     }
 }
 
@@ -509,11 +509,11 @@ TEST(Loops, IndicesAndBroadcastStores) {
     p.store(p.output(f64, LoopAccess::scalar()), p.constant(7));
     p.store(p.output(f32, full), p.load(p.input(f32, LoopAccess::per_column())));
     if (size.second > 1) {
-      check(p);
+      check_loop(p);
     } else {  // row_index through a [C] of one column would vary beyond it
       LoopProgram q = space(size.first, size.second, f32);
       q.store(q.output(f32, LoopAccess::per_row(q.rows)), q.binary(LoopOp::add, q.row_index(), q.column_index()));
-      check(q);
+      check_loop(q);
     }
   }
 }
@@ -593,7 +593,7 @@ TEST(Loops, RandomPrograms) {
                p.binary(LoopOp::mul, bounded(any()), bounded(values.back())));
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     // A comparison with 0 may fall either way where macros round once less: allow what continuous values allow.
-    check(p, p.compute == f32 ? 1e-2 : 1e-9, {}, -2, 2, seed % 8 == 0 ? std::vector<int>{2} : std::vector<int>{});
+    check_loop(p, p.compute == f32 ? 1e-2 : 1e-9, {}, -2, 2, seed % 8 == 0 ? std::vector<int>{2} : std::vector<int>{});
     if (HasFatalFailure()) return;
   }
 }

@@ -9,7 +9,7 @@
 namespace bp::cpu {
 namespace {
 
-template <class T> void check_as(MatmulSpec s, int threads) {
+template <class T> void check_matmul_as(MatmulSpec s, int threads) {
   s.dtype = dtype_of<T>;
   Rng rng(Key(7));
   const std::int64_t lda = s.lda ? s.lda : s.transpose_a ? s.m : s.k, ldb = s.ldb ? s.ldb : s.transpose_b ? s.k : s.n;
@@ -47,13 +47,13 @@ template <class T> void check_as(MatmulSpec s, int threads) {
           << "C aliases the residual";
 }
 
-void check(const MatmulSpec& s, int threads = 1) {
+void check_matmul(const MatmulSpec& s, int threads = 1) {
   SCOPED_TRACE(testing::Message() << s.m << " x " << s.n << " x " << s.k << " ta " << s.transpose_a << " tb "
                                   << s.transpose_b << " accumulate " << s.accumulate << " bias " << s.bias
                                   << " residual " << s.residual << " activation " << static_cast<int>(s.activation)
                                   << " threads " << threads);
-  check_as<float>(s, threads);
-  check_as<double>(s, threads);
+  check_matmul_as<float>(s, threads);
+  check_matmul_as<double>(s, threads);
 }
 
 TEST(Matmul, SmallSizesAllTransposes) {
@@ -61,16 +61,16 @@ TEST(Matmul, SmallSizesAllTransposes) {
     for (std::int64_t n : {0, 1, 2, 7, 16, 33})
       for (std::int64_t k : {0, 1, 2, 16, 37})
         for (int t = 0; t < 4; ++t) {
-          check({.m = m, .n = n, .k = k, .transpose_a = (t & 1) != 0, .transpose_b = (t & 2) != 0});
-          check({.m = m,
-                 .n = n,
-                 .k = k,
-                 .transpose_a = (t & 1) != 0,
-                 .transpose_b = (t & 2) != 0,
-                 .accumulate = true,
-                 .bias = true,
-                 .activation = Activation::relu,
-                 .residual = true});
+          check_matmul({.m = m, .n = n, .k = k, .transpose_a = (t & 1) != 0, .transpose_b = (t & 2) != 0});
+          check_matmul({.m = m,
+                        .n = n,
+                        .k = k,
+                        .transpose_a = (t & 1) != 0,
+                        .transpose_b = (t & 2) != 0,
+                        .accumulate = true,
+                        .bias = true,
+                        .activation = Activation::relu,
+                        .residual = true});
           if (testing::Test::HasFatalFailure()) return;
         }
 }
@@ -82,9 +82,9 @@ TEST(Matmul, EpiloguesAndLeadingDimensions) {
         for (int e : {0, 3, 4, 7}) {
           MatmulSpec s{.m = m, .n = n, .k = k, .transpose_a = (t & 1) != 0, .transpose_b = (t & 2) != 0};
           s.accumulate = e & 1, s.bias = e & 2, s.residual = e & 4, s.activation = act;
-          check(s);
+          check_matmul(s);
           s.lda = (s.transpose_a ? m : k) + 3, s.ldb = (s.transpose_b ? k : n) + 5, s.ldc = n + 2, s.ldr = n + 2;
-          check(s);
+          check_matmul(s);
           if (testing::Test::HasFatalFailure()) return;
         }
 }
@@ -98,10 +98,10 @@ TEST(Matmul, BlockedSizes) {
                          {1, 5000, 65}})
     for (int t = 0; t < 4; ++t) {
       MatmulSpec s{.m = m, .n = n, .k = k, .transpose_a = (t & 1) != 0, .transpose_b = (t & 2) != 0};
-      check(s, 2);
+      check_matmul(s, 2);
       s.accumulate = s.bias = s.residual = true;
       s.activation = Activation::tanh;
-      check(s, 2);
+      check_matmul(s, 2);
       if (testing::Test::HasFatalFailure()) return;
     }
 }

@@ -93,7 +93,7 @@ TEST(Matmul, ErrorsNameExpectedAndReceived) {
 }
 
 // The products recorded below a tensor.
-std::vector<ir::Node> products(const Tensor& t) {
+std::vector<ir::Node> products_below(const Tensor& t) {
   std::vector<ir::Node> out;
   for (const ir::Node& n : detail::capture(std::span(&t, 1), {}, {}, 0).graph.nodes)
     if (n.op == OpId::matmul) out.push_back(n);
@@ -106,7 +106,7 @@ TEST(Matmul, ABatchTimesOneMatrixIsOneProductAndSoAreItsGradients) {
   EXPECT_EQ(y.shape(), (Shape{4, 5, 2}));
   const std::vector<Tensor> d = vjp(std::vector{y}, std::vector{x, w}, std::vector{dy});
   for (const Tensor& t : {y, d[0], d[1]}) {
-    const std::vector<ir::Node> found = products(t);
+    const std::vector<ir::Node> found = products_below(t);
     ASSERT_EQ(found.size(), 1u);
     EXPECT_EQ(found[0].types[0].shape.rank(), 2) << found[0].types[0].str();
   }

@@ -10,7 +10,7 @@ struct Sizes {
   std::int64_t batch, queries, keys, heads, key_heads, depth, values;
 };
 
-std::vector<Input> operands(const Sizes& s, std::vector<Input> more = {}) {
+std::vector<Input> attention_operands(const Sizes& s, std::vector<Input> more = {}) {
   std::vector<Input> in{{{s.batch, s.queries, s.heads, s.depth}},
                         {{s.batch, s.keys, s.key_heads, s.depth}},
                         {{s.batch, s.keys, s.key_heads, s.values}}};
@@ -52,8 +52,8 @@ Formula formula(Sees sees) {
   };
 }
 
-OpRow row(std::string name, std::function<AttentionOptions(std::span<const Tensor>)> options, Formula expected,
-          std::vector<std::vector<Input>> cases) {
+OpRow attention_row(std::string name, std::function<AttentionOptions(std::span<const Tensor>)> options,
+                    Formula expected, std::vector<std::vector<Input>> cases) {
   OpRow r{std::move(name),
           [options = std::move(options)](std::span<const Tensor> x) {
             return std::vector<Tensor>{attention(x[0], x[1], x[2], options(x))};
@@ -67,7 +67,7 @@ OpRow row(std::string name, std::function<AttentionOptions(std::span<const Tenso
   return r;
 }
 
-OpRow with_large(OpRow r, std::vector<std::vector<Input>> large) {
+OpRow with_large_cases(OpRow r, std::vector<std::vector<Input>> large) {
   r.large = std::move(large);
   return r;
 }
@@ -75,58 +75,65 @@ OpRow with_large(OpRow r, std::vector<std::vector<Input>> large) {
 AttentionOptions causal() { return {.causal = true}; }
 
 const AddRows attention_rows({
-    with_large(row("attention", [](std::span<const Tensor>) { return AttentionOptions{}; },
-                   formula([](auto, auto, auto, auto) { return true; }),
-                   {operands({1, 3, 2, 1, 1, 2, 2}), operands({2, 2, 3, 2, 1, 3, 1}), operands({1, 0, 3, 1, 1, 2, 2}),
-                    operands({1, 2, 0, 1, 1, 2, 2}), operands({0, 2, 3, 1, 1, 2, 2}), operands({1, 1, 5, 4, 2, 1, 3})}),
-               {operands({2, 67, 301, 2, 1, 17, 33}), operands({1, 1, 130, 2, 2, 32, 32})}),
+    with_large_cases(
+        attention_row("attention", [](std::span<const Tensor>) { return AttentionOptions{}; },
+                      formula([](auto, auto, auto, auto) { return true; }),
+                      {attention_operands({1, 3, 2, 1, 1, 2, 2}), attention_operands({2, 2, 3, 2, 1, 3, 1}),
+                       attention_operands({1, 0, 3, 1, 1, 2, 2}), attention_operands({1, 2, 0, 1, 1, 2, 2}),
+                       attention_operands({0, 2, 3, 1, 1, 2, 2}), attention_operands({1, 1, 5, 4, 2, 1, 3})}),
+        {attention_operands({2, 67, 301, 2, 1, 17, 33}), attention_operands({1, 1, 130, 2, 2, 32, 32})}),
     [] {
-      OpRow r = with_large(
-          row("attention_causal", [](std::span<const Tensor>) { return causal(); },
-              formula([](auto, auto, auto i, auto j) { return j <= i; }),
-              {operands({1, 3, 3, 2, 2, 2, 2}), operands({1, 2, 4, 1, 1, 3, 2}), operands({1, 4, 2, 1, 1, 1, 1})}),
-          {operands({3, 130, 130, 4, 2, 16, 16}), operands({1, 97, 260, 1, 1, 8, 5}),
-           operands({1, 260, 97, 1, 1, 8, 8})});
+      OpRow r = with_large_cases(
+          attention_row("attention_causal", [](std::span<const Tensor>) { return causal(); },
+                        formula([](auto, auto, auto i, auto j) { return j <= i; }),
+                        {attention_operands({1, 3, 3, 2, 2, 2, 2}), attention_operands({1, 2, 4, 1, 1, 3, 2}),
+                         attention_operands({1, 4, 2, 1, 1, 1, 1})}),
+          {attention_operands({3, 130, 130, 4, 2, 16, 16}), attention_operands({1, 97, 260, 1, 1, 8, 5}),
+           attention_operands({1, 260, 97, 1, 1, 8, 8})});
       r.covers = {"attention_grad"};
       return r;
     }(),
     // Entry 0 sees nothing, entry 2 more keys than there are.
-    row("attention_lengths", [](std::span<const Tensor> x) { return AttentionOptions{.key_lengths = x[3]}; },
-        formula([](std::span<const Values> v, std::int64_t b, auto, auto j) {
-          return static_cast<double>(j) < v[3][static_cast<std::size_t>(b)];
-        }),
-        {operands({3, 2, 4, 1, 1, 2, 2}, {integers(3, {0, 3, 9})})}),
-    row("attention_offset",
-        [](std::span<const Tensor> x) {
-          return AttentionOptions{.causal = true, .query_offset = x[4], .key_lengths = x[3]};
-        },
-        formula([](std::span<const Values> v, std::int64_t b, auto i, auto j) {
-          const auto k = static_cast<std::size_t>(b);
-          return static_cast<double>(j) < v[3][k] && static_cast<double>(j) <= static_cast<double>(i) + v[4][k];
-        }),
-        {operands({2, 2, 5, 2, 1, 2, 2}, {integers(2, {5, 3}), integers(2, {2, -1})})}),
+    attention_row("attention_lengths", [](std::span<const Tensor> x) { return AttentionOptions{.key_lengths = x[3]}; },
+                  formula([](std::span<const Values> v, std::int64_t b, auto, auto j) {
+                    return static_cast<double>(j) < v[3][static_cast<std::size_t>(b)];
+                  }),
+                  {attention_operands({3, 2, 4, 1, 1, 2, 2}, {integers(3, {0, 3, 9})})}),
+    attention_row("attention_offset",
+                  [](std::span<const Tensor> x) {
+                    return AttentionOptions{.causal = true, .query_offset = x[4], .key_lengths = x[3]};
+                  },
+                  formula([](std::span<const Values> v, std::int64_t b, auto i, auto j) {
+                    const auto k = static_cast<std::size_t>(b);
+                    return static_cast<double>(j) < v[3][k] &&
+                           static_cast<double>(j) <= static_cast<double>(i) + v[4][k];
+                  }),
+                  {attention_operands({2, 2, 5, 2, 1, 2, 2}, {integers(2, {5, 3}), integers(2, {2, -1})})}),
     // The mask is [1, 1, 3, 4]; its second row hides everything.
-    row("attention_mask", [](std::span<const Tensor> x) { return AttentionOptions{.mask = x[3]}; },
-        formula([](std::span<const Values> v, auto, std::int64_t i, std::int64_t j) {
-          return v[3][static_cast<std::size_t>(i * 4 + j)] != 0;
-        }),
-        {operands({2, 3, 4, 2, 2, 2, 3}, {{{3, 4}, boolean, 0, 1, {1, 0, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0}}})}),
-    row("attention_bias", [](std::span<const Tensor> x) { return AttentionOptions{.causal = true, .mask = x[3]}; }, {},
-        {operands({2, 2, 3, 2, 1, 2, 2}, {{{2, 2, 3}}}), operands({2, 2, 3, 2, 2, 2, 2}, {{{2, 1, 1, 3}}}),
-         operands({1, 3, 3, 2, 1, 1, 2}, {{{1}}})}),
+    attention_row("attention_mask", [](std::span<const Tensor> x) { return AttentionOptions{.mask = x[3]}; },
+                  formula([](std::span<const Values> v, auto, std::int64_t i, std::int64_t j) {
+                    return v[3][static_cast<std::size_t>(i * 4 + j)] != 0;
+                  }),
+                  {attention_operands({2, 3, 4, 2, 2, 2, 3},
+                                      {{{3, 4}, boolean, 0, 1, {1, 0, 1, 1, 0, 0, 0, 0, 0, 1, 0, 0}}})}),
+    attention_row("attention_bias",
+                  [](std::span<const Tensor> x) { return AttentionOptions{.causal = true, .mask = x[3]}; }, {},
+                  {attention_operands({2, 2, 3, 2, 1, 2, 2}, {{{2, 2, 3}}}),
+                   attention_operands({2, 2, 3, 2, 2, 2, 2}, {{{2, 1, 1, 3}}}),
+                   attention_operands({1, 3, 3, 2, 1, 1, 2}, {{{1}}})}),
     // The values are compared with dropped weights in attention_test.cc.
-    row("attention_dropout",
-        [](std::span<const Tensor>) {
-          AttentionOptions o = causal();
-          o.dropout = 0.4, o.random_state = random_state(Key(5)), o.random_place = 3;
-          return o;
-        },
-        {}, {operands({2, 3, 3, 2, 1, 2, 2}), operands({1, 2, 4, 2, 2, 1, 3})}),
+    attention_row("attention_dropout",
+                  [](std::span<const Tensor>) {
+                    AttentionOptions o = causal();
+                    o.dropout = 0.4, o.random_state = random_state(Key(5)), o.random_place = 3;
+                    return o;
+                  },
+                  {}, {attention_operands({2, 3, 3, 2, 1, 2, 2}), attention_operands({1, 2, 4, 2, 2, 1, 3})}),
     // In plain operations.
     {"attention_weights",
      [](std::span<const Tensor>
             x) { return std::vector<Tensor>{attend(attention_weights(x[0], x[1], causal()), x[2])}; },
-     {operands({2, 3, 3, 2, 1, 2, 2}), operands({1, 2, 0, 1, 1, 2, 2})},
+     {attention_operands({2, 3, 3, 2, 1, 2, 2}), attention_operands({1, 2, 0, 1, 1, 2, 2})},
      formula([](auto, auto, auto i, auto j) { return j <= i; })},
 });
 

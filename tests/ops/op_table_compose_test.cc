@@ -113,12 +113,12 @@ Values log_softmax_formula(std::span<const Input> in, std::span<const Values> v)
 }
 
 const std::vector<std::vector<Input>> kRows = {{{{3, 7}}}, {{{33}}}, {{{2, 1}}}, {{{2, 3, 5}}}, {{{0, 4}}}, {{{2, 0}}}};
-std::vector<OpRow> with_large(std::vector<OpRow> rows, const std::vector<std::vector<Input>>& large) {
+std::vector<OpRow> all_with_large(std::vector<OpRow> rows, const std::vector<std::vector<Input>>& large) {
   for (OpRow& r : rows) r.large = large;
   return rows;
 }
 
-const AddRows softmaxes(with_large(
+const AddRows softmaxes(all_with_large(
     {
         {"softmax", [](std::span<const Tensor> x) { return one(softmax(x[0])); }, kRows, softmax_formula},
         {"softmax", [](std::span<const Tensor> x) { return one(softmax(x[0], 0)); }, {{{{5, 2, 3}}}}},

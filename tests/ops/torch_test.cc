@@ -75,7 +75,7 @@ Tensor input(const Json& j) {
   return watch(Tensor::from(j["data"].get<Values>(), shape));
 }
 
-void expect_near(const Values& got, const Values& want, const std::string& what) {
+void expect_torch(const Values& got, const Values& want, const std::string& what) {
   ASSERT_EQ(got.size(), want.size()) << what;
   for (std::size_t i = 0; i < got.size(); ++i)
     EXPECT_NEAR(got[i], want[i], 1e-15 + 4e-14 * std::fabs(want[i])) << what << ", element " << i;
@@ -95,12 +95,12 @@ TEST(Torch, ValuesAndGradients) {
       if (is_float(x.dtype())) floats.push_back(x);
     const Tensor y = fs.at(name)(xs);
     ASSERT_EQ(y.shape(), sizes_of(c["shape"])) << name;
-    expect_near(y.to_vector<double>(), c["value"].get<Values>(), name);
+    expect_torch(y.to_vector<double>(), c["value"].get<Values>(), name);
     const std::vector<Tensor> g =
         vjp(std::vector{y}, floats, std::vector{Tensor::from(c["cotangent"].get<Values>(), y.shape())});
     for (std::size_t i = 0, k = 0; i < xs.size(); ++i) {
       if (!is_float(xs[i].dtype())) continue;
-      expect_near(g[k++].to_vector<double>(), c["grads"][i].get<Values>(), name + ", gradient " + std::to_string(i));
+      expect_torch(g[k++].to_vector<double>(), c["grads"][i].get<Values>(), name + ", gradient " + std::to_string(i));
     }
   }
 }

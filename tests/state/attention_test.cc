@@ -8,7 +8,7 @@ namespace {
 using test::Doubles;
 using test::shape_of;
 
-Tensor made(int k, const Shape& shape) {
+Tensor made_tensor(int k, const Shape& shape) {
   Doubles v(static_cast<std::size_t>(shape.numel()));
   for (std::size_t i = 0; i < v.size(); ++i) v[i] = 0.6 * std::sin(1.7 * k + 2.39 * static_cast<double>(i) + 0.1);
   return Tensor::from(v, shape);
@@ -47,15 +47,16 @@ template <class M> void compare(const std::string& name, M& model, const Apply& 
   for (nn::NamedVariable& s : state) {
     const int k = e["order"][theirs(s.name)];
     const Shape shape = s.variable.shape();
-    s.variable.set(s.is_kernel ? transpose(made(k, {shape[1], shape[0]})) : made(k, shape));
+    s.variable.set(s.is_kernel ? transpose(made_tensor(k, {shape[1], shape[0]})) : made_tensor(k, shape));
   }
   std::vector<Tensor> inputs;
-  for (const auto& s : e["shapes"]) inputs.push_back(watch(made(100 + static_cast<int>(inputs.size()), shape_of(s))));
+  for (const auto& s : e["shapes"])
+    inputs.push_back(watch(made_tensor(100 + static_cast<int>(inputs.size()), shape_of(s))));
   const Tensor y = f(inputs);
   test::expect_close(y.to_vector<double>(), e["value"], 1e-9, "value");
   std::vector<Tensor> xs = inputs;
   for (const nn::NamedVariable& s : state) xs.push_back(s.variable.get());
-  const std::vector<Tensor> g = vjp(std::vector{y}, xs, std::vector{made(200, y.shape())});
+  const std::vector<Tensor> g = vjp(std::vector{y}, xs, std::vector{made_tensor(200, y.shape())});
   for (std::size_t i = 0; i < inputs.size(); ++i)
     test::expect_close(g[i].to_vector<double>(), e["grads"][i], 1e-9, "gradient of input " + std::to_string(i));
   for (std::size_t i = 0; i < state.size(); ++i) {
@@ -73,7 +74,7 @@ TEST(MultiHeadAttention, IsPyTorchs) {
   compare("attention_lengths", m, [&](auto x) { return m(x[0], {.key_lengths = lengths}); });
   const Tensor padding = Tensor::from<std::int64_t>({1, 1, 0, 1, 1, 1}, {2, 1, 1, 3});
   compare("attention_lengths", m, [&](auto x) { return m(x[0], {.mask = cast(padding, boolean)}); });
-  compare("attention_added", m, [&](auto x) { return m(x[0], {.mask = made(300, {3, 3})}); });
+  compare("attention_added", m, [&](auto x) { return m(x[0], {.mask = made_tensor(300, {3, 3})}); });
   compare("attention_cross", m, [&](auto x) { return m(x[0], x[1]); });
   compare("attention_no_bias", bare, [&](auto x) { return bare(x[0]); });
 }
@@ -81,10 +82,10 @@ TEST(MultiHeadAttention, IsPyTorchs) {
 TEST(Attention, GroupedQueriesArePyTorchs) {
   const nlohmann::json& e = expected("grouped");
   std::vector<Tensor> x;
-  for (const auto& s : e["shapes"]) x.push_back(watch(made(100 + static_cast<int>(x.size()), shape_of(s))));
+  for (const auto& s : e["shapes"]) x.push_back(watch(made_tensor(100 + static_cast<int>(x.size()), shape_of(s))));
   const Tensor y = attention(x[0], x[1], x[2], {.causal = true});
   test::expect_close(y.to_vector<double>(), e["value"], 1e-9, "value");
-  const std::vector<Tensor> g = vjp(std::vector{y}, x, std::vector{made(200, y.shape())});
+  const std::vector<Tensor> g = vjp(std::vector{y}, x, std::vector{made_tensor(200, y.shape())});
   for (std::size_t i = 0; i < 3; ++i)
     test::expect_close(g[i].to_vector<double>(), e["grads"][i], 1e-9, "gradient " + std::to_string(i));
 }
@@ -114,7 +115,7 @@ TEST(Transformer, StacksAreLayersAndANorm) {
   nn::TransformerDecoder decoder(2, 8, {.heads = 2, .pre_norm = false});
   nn::init(encoder, Key{1}, f64);
   nn::init(decoder, Key{2}, f64);
-  const Tensor x = made(1, {2, 3, 8}), memory = made(2, {2, 5, 8});
+  const Tensor x = made_tensor(1, {2, 3, 8}), memory = made_tensor(2, {2, 5, 8});
   const Tensor y = (*encoder.norm)(encoder.layers[1](encoder.layers[0](x)));
   EXPECT_EQ(encoder(x).to_vector<double>(), y.to_vector<double>());
   EXPECT_FALSE(decoder.norm.has_value());
@@ -131,14 +132,14 @@ TEST(TransformerEncoderLayer, SecondOrder) {
   nn::TransformerEncoderLayer m(4, {.heads = 2, .hidden = 4, .key_heads = 1, .causal = true, .rotary = true});
   nn::init(m, Key{3}, f64);
   const GradcheckResult r =
-      gradcheck([&](const Tensor& x) { return m(x); }, made(1, {1, 3, 4}), {.second_order = true});
+      gradcheck([&](const Tensor& x) { return m(x); }, made_tensor(1, {1, 3, 4}), {.second_order = true});
   EXPECT_TRUE(r.ok) << r.str();
 }
 
 TEST(MultiHeadAttention, DropoutIsDrawnAgainBackwardAndOffInEvaluation) {
   nn::MultiHeadAttention m(8, 2, {.causal = true, .dropout = 0.5});
   nn::init(m, Key{4}, f64);
-  const Tensor x = made(1, {2, 5, 8});
+  const Tensor x = made_tensor(1, {2, 5, 8});
   const auto run = [&](Mode mode) {
     auto step = compile([&](const Tensor& a) { return m(a); }, {.mode = mode});
     return step(x).to_vector<double>();
@@ -163,7 +164,7 @@ TEST(MultiHeadAttention, DecodingIsTheForwardPass) {
   for (const bool rotary : {false, true}) {
     nn::MultiHeadAttention m(12, 6, {.key_heads = 2, .causal = true, .rotary = rotary});
     nn::init(m, Key{5}, f64);
-    const Tensor x = made(1, {2, 7, 12});
+    const Tensor x = made_tensor(1, {2, 7, 12});
     const nn::KeyValueCache cache = m.make_cache(2, 8);
     Tensor position = scalar(0, i64);
     std::vector<Tensor> parts;
@@ -179,7 +180,7 @@ TEST(MultiHeadAttention, DecodingIsTheForwardPass) {
 TEST(Positions, AreTheirFormulas) {
   nn::LearnedPositions learned(5, 4);
   nn::init(learned, Key{6}, f64);
-  const Tensor x = made(1, {2, 3, 4});
+  const Tensor x = made_tensor(1, {2, 3, 4});
   const Tensor y = learned(x, scalar(2, i64)), z = x + slice(learned.weight, 0, 2, 5);
   EXPECT_EQ(y.to_vector<double>(), z.to_vector<double>());
   EXPECT_EQ(learned(x).to_vector<double>(), (x + slice(learned.weight, 0, 0, 3)).to_vector<double>());
@@ -189,7 +190,7 @@ TEST(Positions, AreTheirFormulas) {
   nn::SinusoidalPositions sines(4);
   EXPECT_EQ(sines(x).to_vector<double>(), (x + sinusoidal_positions(3, 4, f64)).to_vector<double>());
   // Rotation: scores depend on the distance of two places alone, and place 0 is left as it is.
-  const Tensor q = made(2, {1, 1, 1, 6}), k = made(3, {1, 1, 1, 6});
+  const Tensor q = made_tensor(2, {1, 1, 1, 6}), k = made_tensor(3, {1, 1, 1, 6});
   const auto score = [&](double i, double j) {
     return sum(rotary(q, scalar(i, i64)) * rotary(k, scalar(j, i64))).item();
   };
@@ -205,7 +206,7 @@ TEST(MultiHeadAttention, AQueryThatSeesNothingGivesTheBias) {
   nn::MultiHeadAttention m(4, 2);
   nn::init(m, Key{7}, f64);
   m.out_proj.bias.set(3.0);
-  const Tensor y = m(made(1, {1, 2, 4}), {.key_lengths = scalar(0, i64)});
+  const Tensor y = m(made_tensor(1, {1, 2, 4}), {.key_lengths = scalar(0, i64)});
   EXPECT_THAT(y.to_vector<double>(), testing::Each(3.0));
   EXPECT_EQ(m(zeros({2, 0, 4}, f64)).shape(), (Shape{2, 0, 4}));
 }

@@ -24,7 +24,7 @@ struct Net {
   BP_FIELDS(Net, first, norm, last)
 };
 
-std::vector<std::vector<double>> values(const std::vector<nn::NamedVariable>& all) {
+std::vector<std::vector<double>> values_of_all(const std::vector<nn::NamedVariable>& all) {
   std::vector<std::vector<double>> out;
   for (const auto& v : all) out.push_back(v.variable.get().to_vector<double>());
   return out;
@@ -51,7 +51,7 @@ TEST(LossScaler, StepsAreThoseWithoutIt) {
       EXPECT_EQ(scaler.good.get().item(), 1);
       EXPECT_EQ(scaler.skipped.get().item(), 0);
     }
-    return values(nn::state(net));
+    return values_of_all(nn::state(net));
   };
   EXPECT_EQ(train(true), train(false));  // powers of two scale exactly
 }
@@ -68,7 +68,7 @@ TEST(LossScaler, ASkippedStepChangesNothingButTheScale) {
         return loss;
       },
       {.mode = Mode::train});
-  const auto before = values(nn::state(net)), moments = values(adam.state());
+  const auto before = values_of_all(nn::state(net)), moments = values_of_all(adam.state());
   double scale = scaler.scale.get().item();
   int skipped = 0;
   for (; skipped < 100; ++skipped) {
@@ -76,12 +76,12 @@ TEST(LossScaler, ASkippedStepChangesNothingButTheScale) {
     if (scaler.skipped.get().item() == skipped) break;  // this one was good
     scale /= 2;
     EXPECT_EQ(scaler.scale.get().item(), scale);
-    EXPECT_EQ(values(nn::state(net)), before) << "after " << skipped;  // running statistics among them
-    EXPECT_EQ(values(adam.state()), moments);
+    EXPECT_EQ(values_of_all(nn::state(net)), before) << "after " << skipped;  // running statistics among them
+    EXPECT_EQ(values_of_all(adam.state()), moments);
   }
   EXPECT_GT(skipped, 3);
   EXPECT_LT(skipped, 60);
-  EXPECT_NE(values(nn::state(net)), before);
+  EXPECT_NE(values_of_all(nn::state(net)), before);
   EXPECT_EQ(adam.step.get().item(), 1);
   EXPECT_EQ(scaler.good.get().item(), 1);
 }

@@ -28,7 +28,7 @@ std::vector<Tensor> gradients(std::size_t step) {
   return {Tensor::from(Doubles(at["weight"]), {3, 2}), Tensor::from(Doubles(at["bias"]), {2})};
 }
 
-Doubles values(const Pair& p) {
+Doubles values_of_pair(const Pair& p) {
   Doubles all = p.weight.get().to_vector<double>();
   for (const double b : p.bias.get().to_vector<double>()) all.push_back(b);
   return all;
@@ -81,7 +81,7 @@ TEST(Optim, MatchesPyTorchOverTenSteps) {
     const auto opt = make(c, p);
     for (std::size_t step = 0; step < c["values"].size(); ++step) {
       opt->update(gradients(step));
-      expect_close(values(p), c["values"][step], 1e-12,
+      expect_close(values_of_pair(p), c["values"][step], 1e-12,
                    c["optimizer"].dump() + c["options"].dump() + " step " + std::to_string(step));
     }
     EXPECT_EQ(opt->step.get().item<int>(), 10);
@@ -96,7 +96,7 @@ TEST(Optim, MatchesPyTorchInsideCompile) {
     for (std::size_t k = 0; k < c["values"].size(); ++k) {
       const auto g = gradients(k);
       step(g[0], g[1]);
-      expect_close(values(p), c["values"][k], 1e-12,
+      expect_close(values_of_pair(p), c["values"][k], 1e-12,
                    c["optimizer"].dump() + c["options"].dump() + " step " + std::to_string(k));
     }
     EXPECT_EQ(step.traces(), 1);
@@ -109,13 +109,13 @@ TEST(Optim, RateChangesWithoutRetrace) {
   auto step = compile([&](Tensor w, Tensor b) { opt.update({w, b}); });
   const Tensor gw = Tensor::from({1.0F, 1.0F}), gb = Tensor::from({1.0F});
   step(gw, gb);
-  EXPECT_THAT(values(p), ElementsAre(0, 1, 2));
+  EXPECT_THAT(values_of_pair(p), ElementsAre(0, 1, 2));
   opt.set_lr(0.5);
   step(gw, gb);
-  EXPECT_THAT(values(p), ElementsAre(-0.5, 0.5, 1.5));
+  EXPECT_THAT(values_of_pair(p), ElementsAre(-0.5, 0.5, 1.5));
   opt.lr.set(0);
   step(gw, gb);
-  EXPECT_THAT(values(p), ElementsAre(-0.5, 0.5, 1.5));
+  EXPECT_THAT(values_of_pair(p), ElementsAre(-0.5, 0.5, 1.5));
   EXPECT_EQ(step.traces(), 1);
 }
 
@@ -149,11 +149,11 @@ TEST(Optim, GroupsByPredicate) {
                      .weight_decay = 0.5,
                      .groups = {{.where = optim::among(bias), .lr_scale = 2}, optim::no_decay_on_vectors()}});
   opt.update({Tensor::from({0.0F, 0.0F}, {1, 2}), Tensor::from({1.0F})});
-  EXPECT_THAT(values(p), ElementsAre(0.5, 1, 3 - 2 * (1 + 0.5 * 3)));  // the first group that matches counts
+  EXPECT_THAT(values_of_pair(p), ElementsAre(0.5, 1, 3 - 2 * (1 + 0.5 * 3)));  // the first group that matches counts
   Pair q{Variable(Tensor::from({1.0F, 2.0F}, {1, 2})), Variable(Tensor::from({3.0F}))};
   optim::SGD plain(q, {.lr = 1, .weight_decay = 0.5, .groups = {optim::no_decay_on_vectors()}});
   plain.update({Tensor::from({0.0F, 0.0F}, {1, 2}), Tensor::from({0.0F})});
-  EXPECT_THAT(values(q), ElementsAre(0.5, 1, 3));
+  EXPECT_THAT(values_of_pair(q), ElementsAre(0.5, 1, 3));
 }
 
 Doubles flat(const std::vector<Tensor>& tensors) {
@@ -174,13 +174,13 @@ TEST(Clip, MatchesPyTorch) {
 
 TEST(Clip, OptimizerClipsAndReportsTheNorm) {
   Pair p = initial();
-  const Doubles before = values(p);
+  const Doubles before = values_of_pair(p);
   optim::SGD opt(p, {.lr = 1, .clip_norm = 0.5});
   const json& c = torch_values()["clipping"][0];
   const Tensor norm = opt.update(gradients(0));
   EXPECT_NEAR(norm.item(), double(c["norm"]), 1e-12);
   Doubles moved;
-  for (std::size_t i = 0; i < before.size(); ++i) moved.push_back(before[i] - values(p)[i]);
+  for (std::size_t i = 0; i < before.size(); ++i) moved.push_back(before[i] - values_of_pair(p)[i]);
   expect_close(moved, c["by_norm"], 1e-12, "clipped step");
   EXPECT_FALSE(optim::SGD(p).update(gradients(0)).defined());
 }
@@ -218,7 +218,7 @@ TEST(Optim, RefusesWrongHyperparameters) {
 TEST(Optim, RefusesGradientsThatDoNotFit) {
   Pair p = initial();
   optim::Adam opt(p);
-  const Doubles before = values(p);
+  const Doubles before = values_of_pair(p);
   EXPECT_THAT(message_of(ErrorKind::state, [&] { opt.update({gradients(0)[0]}); }), HasSubstr("expected 2 gradients"));
   EXPECT_THAT(message_of(ErrorKind::shape,
                          [&] {
@@ -226,7 +226,7 @@ TEST(Optim, RefusesGradientsThatDoNotFit) {
                          }),
               HasSubstr("[adam] weight: expected a gradient [3, 2], got [2]"));
   message_of(ErrorKind::state, [&] { opt.update({gradients(0)[0], Tensor()}); });
-  EXPECT_EQ(values(p), before);
+  EXPECT_EQ(values_of_pair(p), before);
   EXPECT_EQ(opt.step.get().item<int>(), 0);
   message_of(ErrorKind::state, [] { optim::SGD(std::span<const Variable>()); });
 }
