@@ -176,6 +176,11 @@ struct Model::Run final : Host {
     return now;
   }
 
+  bool unrolls(std::size_t operations) override {
+    unrolled += operations;
+    return unrolled <= kMostUnrolled;
+  }
+
   static Tensor value(const std::string& name, const Environment& environment, std::string_view what) {
     const auto found = environment.find(name);
     if (found == environment.end()) fail(ErrorKind::format, "[onnx] {} \"{}\" is made by no node", what, name);
@@ -218,6 +223,7 @@ struct Model::Run final : Host {
   }
 
   const Model& model;
+  std::size_t unrolled = 0;
 };
 
 Model::Model(const std::string& path, ImportOptions options) : Model(io::read_file(path), path, options) {}

@@ -58,7 +58,7 @@ struct LayerImport {
       c.refuse("strides, dilations or pads do not fit the kernel");
     for (const Ints64& sizes : {w.kernel, w.stride, w.dilation, pads})
       for (const std::int64_t v : sizes)
-        if (std::abs(v) > (1 << 24)) c.refuse(fmt::format("a window size of {}", v));
+        if (too_large(v)) c.refuse(fmt::format("a window size of {}", v));
     const std::string automatic = c.text("auto_pad", "NOTSET");
     for (std::size_t d = 0; d < n; ++d) {
       if (w.stride[d] < 1 || w.dilation[d] < 1 || w.kernel[d] < 1)
@@ -304,7 +304,8 @@ struct LayerImport {
       ResizeAxis a{.in = c.at(0).shape()[static_cast<int>(d)]};
       a.scale = has_sizes ? static_cast<double>(sizes[d]) / static_cast<double>(a.in) : scales[d];
       a.out = has_sizes ? sizes[d] : static_cast<std::int64_t>(std::floor(a.scale * static_cast<double>(a.in)));
-      if (a.in < 1 || a.out < 0 || a.out > (1 << 24)) c.refuse(fmt::format("a size of {} from {}", a.out, a.in));
+      if (a.in < 1 || a.out < 0 || too_large(a.out) || a.in * a.out > 8 * kMostPlaces)
+        c.refuse(fmt::format("a size of {} from {}", a.out, a.in));
       a.mode = c.text("mode", "nearest");
       a.coordinates = c.text("coordinate_transformation_mode", old ? "asymmetric" : "half_pixel");
       a.nearest = c.text("nearest_mode", old ? "floor" : "round_prefer_floor");

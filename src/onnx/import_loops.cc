@@ -34,7 +34,8 @@ struct LoopImport {
     if (body.outputs.size() < carry.size() + 1) c.refuse("its graph has fewer outputs than carries");
     std::vector<Tensors> stacked(body.outputs.size() - 1 - carry.size());
     for (std::int64_t i = 0; i < most && go_on; ++i) {
-      if (i == 100000) c.refuse("a loop of more than 100000 iterations is not unrolled");
+      if (!c.host.unrolls(1 + body.nodes.size()))
+        c.refuse(fmt::format("loops of more than {} operations in all are not unrolled", kMostUnrolled));
       Environment inside = c.environment;
       Tensors in{Tensor::from(std::vector<std::int64_t>{i}, Shape{}),
                  Tensor::from(std::vector<std::uint8_t>{1}, Shape{})};

@@ -139,6 +139,8 @@ struct ShapeImport {
     Tensors out;
     std::int64_t at = 0;
     for (const std::int64_t n : sizes) {
+      if (n < 0 || n > x.size(axis) - at)
+        c.refuse(fmt::format("parts of {} for a size of {}", fmt::join(sizes, ", "), x.size(axis)));
       out.push_back(slice(x, axis, at, at + n));
       at += n;
     }
@@ -194,6 +196,7 @@ struct ShapeImport {
     return {y};
   }
   static Ints64 mirrored(const Call& c, std::int64_t n, std::int64_t low, std::int64_t high, bool edge) {
+    if (too_large(low) || too_large(high)) c.refuse(fmt::format("pads of {} and {}", low, high));
     if (n == 0) c.refuse("nothing can be continued from an empty dimension");
     Ints64 out;
     for (std::int64_t i = -low; i < n + high; ++i) {

@@ -21,6 +21,11 @@ using Tensors = std::vector<Tensor>;
 // Values by name; a graph within a graph sees the names around it.
 using Environment = std::unordered_map<std::string, Tensor>;
 
+// Of sizes that a file asks for and that take memory, or time, while the model is built.
+constexpr std::int64_t kMostPlaces = 1 << 24;
+constexpr std::size_t kMostUnrolled = std::size_t{1} << 16;  // operations of loops in a call, loops within loops too
+inline bool too_large(std::int64_t n) noexcept { return n > kMostPlaces || n < -kMostPlaces; }
+
 // What a node may change beside its outputs: state of the module.
 class Host {
  public:
@@ -29,6 +34,8 @@ class Host {
   // Gives the Variable behind an initializer a new value; nothing happens for what is none.
   virtual void update(const std::string& name, const Tensor& value) = 0;
   virtual Tensor random_state() = 0;  // i64[2], another one each time
+  // Before operations of a loop are recorded once more: false where loops have come to more than kMostUnrolled.
+  virtual bool unrolls(std::size_t operations) = 0;
 };
 
 // One node with its operands. Getters throw Error(value) naming operator and node.

@@ -139,6 +139,39 @@ TEST_F(OnnxImport, RefusesRandomNumbersWhereAModelIsEvaluated) {
   EXPECT_THAT(model(x).to_vector<float>(), Each(AnyOf(0.0f, 2.0f)));
 }
 
+TEST_F(OnnxImport, RefusesSizesThatTakeMemoryBeforeAnythingIsComputed) {
+  const auto pads = [](std::int64_t n) { return Array::from(std::vector<std::int64_t>{0, n, 0, 0}, {4}); };
+  for (const std::int64_t n : {std::int64_t{1} << 33, INT64_MIN}) {
+    const Model model = model_of({{"Pad", "pad", "", {"x", "p"}, {"y"}, {Attribute::of("mode", std::string("edge"))}}},
+                                 {{"p", pads(n)}});
+    EXPECT_THAT(error_of([&] { model(ones({1, 3})); }), HasSubstr("[onnx] Pad \"pad\": pads of "));
+  }
+  const Model model = model_of({{"Resize", "up", "", {"x", "", "", "s"}, {"y"}, {}}},
+                               {{"s", Array::from(std::vector<std::int64_t>{1 << 24, 3}, {2})}});
+  EXPECT_THAT(error_of([&] { model(ones({100, 3})); }), HasSubstr("[onnx] Resize \"up\": a size of 16777216 from 100"));
+}
+
+// A hundred times 30,000: each by itself would do.
+TEST_F(OnnxImport, RefusesLoopsWithinLoopsThatWouldNotEnd) {
+  const auto loop = [](const char* times, proto::Node inner) {
+    proto::Graph body;
+    body.nodes = {std::move(inner)};
+    body.inputs = {{"i", 7, true, {}}, {"go", 9, true, {}}, {"c", 1, false, {}}};
+    body.outputs = {{"go", 9, true, {}}, {"d", 1, false, {}}};
+    return proto::Node{"Loop",           times, "",
+                       {times, "", "c"}, {"d"}, {Attribute::of("body", std::make_shared<proto::Graph>(body))}};
+  };
+  proto::Node outer = loop("hundred", loop("many", {"Neg", "neg", "", {"c"}, {"d"}, {}}));
+  outer.inputs[2] = "x";
+  outer.outputs[0] = "y";
+  const Model model = model_of({outer}, {{"hundred", Array::from(std::vector<std::int64_t>{100}, {})},
+                                         {"many", Array::from(std::vector<std::int64_t>{30000}, {})}});
+  EXPECT_THAT(error_of([&] {
+                model(ones({1, 3}));
+              }),
+              HasSubstr("[onnx] Loop \"many\": loops of more than 65536 operations in all are not unrolled"));
+}
+
 TEST_F(OnnxImport, RefusesByName) {
   EXPECT_THAT(error_of([&] {
                 model_of({{"NonMaxSuppression", "nms", "", {"x"}, {"a"}, {}},
