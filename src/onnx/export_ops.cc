@@ -535,11 +535,18 @@ void Exporter::visit(NodeId i) {
 void Exporter::run() {
   std::vector<bool> used(g_.nodes.size(), false);  // what nobody reads is not written
   for (const ir::Output& o : g_.outputs) used[o.value.node] = true;
-  for (NodeId i = static_cast<NodeId>(g_.nodes.size()); i-- > 0;)
-    if (used[i])
-      for (const ir::Value v : g_.nodes[i].inputs) used[v.node] = true;
-  for (NodeId i = 0; i < g_.nodes.size(); ++i)
-    if (used[i] && g_.nodes[i].op != OpId::input) visit(i);
+  std::unordered_map<NodeId, ExportedNorm> norms;
+  for (NodeId i = static_cast<NodeId>(g_.nodes.size()); i-- > 0;) {
+    if (!used[i]) continue;
+    const std::optional<ExportedNorm> norm = batch_norm_at(i);
+    if (norm) norms.emplace(i, *norm);
+    for (const ir::Value v : norm ? norm->operands() : g_.nodes[i].inputs) used[v.node] = true;
+  }
+  for (NodeId i = 0; i < g_.nodes.size(); ++i) {
+    if (!used[i] || g_.nodes[i].op == OpId::input) continue;
+    const auto norm = norms.find(i);
+    norm != norms.end() ? write_batch_norm(i, norm->second) : visit(i);
+  }
 }
 
 }  // namespace bp::onnx

@@ -1,7 +1,8 @@
 // From a captured graph to an ONNX graph. Two captures of the same function, at two batch sizes, show which numbers
 // depend on the batch: each is slope * N + offset.
 //
-// Called by export.cc; the rules for each op are in export_ops.cc and export_windows.cc.
+// Called by export.cc; the rules for each op are in export_ops.cc and export_windows.cc, those for what several ops
+// make in export_norms.cc.
 #pragma once
 
 #include <memory>
@@ -50,6 +51,14 @@ struct Named {
   std::string weight_name = {};
 };
 
+// A batch normalisation by kept statistics, and what it is made of.
+struct ExportedNorm {
+  ir::Value x, mean, var;
+  std::optional<ir::Value> weight = {}, bias = {};
+  double epsilon = 0;
+  std::vector<ir::Value> operands() const;
+};
+
 class Exporter {
  public:
   // `other`: the same graph captured at the other batch size.
@@ -95,11 +104,15 @@ class Exporter {
   void set(ir::NodeId i, std::string plain_name) { slot({i, 0}).plain = std::move(plain_name); }
   bool prefers_channels_first(std::span<const ir::Value> inputs) const;
   std::vector<std::string> elementwise_operands(std::span<const ir::Value> inputs, const Extents& result, bool first);
+  // Of a value that is an initializer, not written yet; else null.
+  const std::string* weight_name(ir::Value v) const;
   const ir::Graph& other() const { return other_; }
   Shared& shared() { return shared_; }
 
  private:
   void visit(ir::NodeId i);
+  std::optional<ExportedNorm> batch_norm_at(ir::NodeId i) const;
+  void write_batch_norm(ir::NodeId i, const ExportedNorm& n);
   std::string channels_first_source(const Named& n, int to_rank);
 
   Shared& shared_;

@@ -12,6 +12,9 @@
 namespace bp::onnx {
 namespace {
 
+using ::testing::_;
+using ::testing::AnyOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using In = std::span<const Tensor>;
 using Tensors = std::vector<Tensor>;
@@ -63,6 +66,34 @@ TEST_F(OnnxExport, ParametersKeepTheirPathsAndTheBatchIsSymbolic) {
   EXPECT_EQ(m.graph.inputs[0].dims[1].value, 2);
   EXPECT_EQ(m.graph.outputs[0].name, "output");
   for (const proto::Node& n : m.graph.nodes) EXPECT_NE(n.op, "Transpose") << n.name;
+}
+
+TEST_F(OnnxExport, BatchNormStaysOneOperation) {
+  nn::Sequential net{nn::Conv2d{2, 3, 3}, nn::BatchNorm{3, {.affine = false}},
+                     nn::ReLU{},          nn::BatchNorm{3},
+                     nn::Flatten{},       nn::BatchNorm{36}};
+  nn::init(net, Key{1});
+  const auto drawn = [](std::int64_t seed, const Shape& shape) {
+    return random_uniform(Tensor::from<std::int64_t>({seed, 0}), shape);
+  };
+  std::int64_t seed = 1;
+  for (auto&& s : nn::state(net))  // values that no two operands share
+    if (s.name.find("running") != std::string::npos || s.name[0] == '3')
+      s.variable.set(0.5 + drawn(++seed, s.variable.shape()));
+  export_onnx(path_, net, {{f32, {1, 6, 5, 2}}});
+  std::vector<std::vector<std::string>> norms;
+  for (const proto::Node& n : read().graph.nodes) {
+    EXPECT_THAT(n.op, AnyOf("Conv", "BatchNormalization", "Relu", "Reshape", "Transpose", "Add", "Identity"));
+    if (n.op == "BatchNormalization") norms.push_back({n.inputs.begin() + 1, n.inputs.end()});
+  }
+  ASSERT_EQ(norms.size(), 3u);
+  EXPECT_THAT(norms[0], ElementsAre(_, _, "1.running_mean", "1.running_var"));
+  EXPECT_THAT(norms[1], ElementsAre("3.weight", "3.bias", "3.running_mean", "3.running_var"));
+  EXPECT_THAT(norms[2], ElementsAre("5.weight", "5.bias", "5.running_mean", "5.running_var"));
+  const Tensor x = drawn(1, {4, 6, 5, 2});
+  const std::vector<float> ours = net(x).to_vector<float>(), theirs = Model(path_)(x).to_vector<float>();
+  ASSERT_EQ(ours.size(), theirs.size());
+  for (std::size_t i = 0; i < ours.size(); ++i) EXPECT_NEAR(ours[i], theirs[i], 1e-5) << i;
 }
 
 TEST_F(OnnxExport, SizesAreExpressionsOfTheBatch) {

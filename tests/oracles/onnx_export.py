@@ -31,6 +31,7 @@ for case in oracle.CASES:
         assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
         ops = [n.op_type for n in model.graph.node]
         print(case, len(ops), "nodes,", ops.count("Transpose"), "transposes")
+        assert ops.count("BatchNormalization") == (21 if case == "resnet20" else 0)
         names = {i.name for i in model.graph.initializer}
         expected = {"cnn": "c1.weight", "gpt": "blocks.0.qkv.weight", "lstm": "lstm.weight_hh_l1"}.get(case)
         assert expected is None or expected in names, sorted(names)
