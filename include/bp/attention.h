@@ -1,5 +1,8 @@
 // Attention as an operation: softmax(scale * q k^T + mask) v, in memory linear in the lengths, forward and backward.
 // The layers around it are in bp/transformer.h.
+//
+//   const Tensor x = ones({1, 5, 2, 8});  // [B, T, heads, size]
+//   assert(attention(x, x, x, {.causal = true}).shape() == x.shape());
 #pragma once
 
 #include <cstdint>
@@ -23,8 +26,8 @@ struct AttentionOptions {
   // Each weight becomes 0 with this probability, else it is divided by 1 - dropout. Which ones is what random_bernoulli
   // draws for [B, H, Tq, Tk] from random_state (see random_state()) and random_place; drawn again going backward.
   double dropout = 0;
-  Tensor random_state = {};
-  std::uint64_t random_place = 0;
+  Tensor random_state = {};        // i64 [2]
+  std::uint64_t random_place = 0;  // tells draws of one state apart
 };
 
 // q [B, Tq, H, D], k [B, Tk, K, D], v [B, Tk, K, E] -> [B, Tq, H, E]; H must be a multiple of K: head h reads the keys
@@ -37,6 +40,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
 
 // The same in plain operations, in two halves: the weights [B, H, Tq, Tk] and what they make of v.
 Tensor attention_weights(const Tensor& q, const Tensor& k, const AttentionOptions& options = {});
+// [B, H, Tq, Tk] and v [B, Tk, K, E] -> [B, Tq, H, E].
 Tensor attend(const Tensor& weights, const Tensor& v);
 
 // Su et al., "RoFormer", 2021, over halves (as LLaMA's): x [B, T, H, D], D even, at places p = offset + t:

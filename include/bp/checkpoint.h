@@ -5,6 +5,12 @@
 // [k1.., in, out] as in memory here, "pytorch" is [out, in, k1..].
 //
 // A path that ends in ".npz" is NumPy's archive instead. It has no place for metadata: its weights lie as PyTorch's.
+//
+//   nn::Linear a(4, 3), b(4, 3);
+//   nn::init(a, Key{1});
+//   save_state("a.safetensors", a, nullptr, {{"note", "the first"}});
+//   assert(load_state("a.safetensors", b).at("note") == "the first");
+//   assert(b.weight.get().to_vector<float>() == a.weight.get().to_vector<float>());
 #pragma once
 
 #include <functional>
@@ -18,14 +24,16 @@
 
 namespace bp {
 
-using Metadata = std::map<std::string, std::string>;
+using Metadata = std::map<std::string, std::string>;  // keys and values that travel with a file
 
+// How the weights of Linear and Conv layers lie in a file: [k.., in, out], or [out, in, k..].
 enum class WeightLayout { channels_last, pytorch };
 
 // From a path in the model ("blocks.0.norm.weight") to the name in a file ("body.3.b1.weight"), where a model elsewhere
 // names its parts differently. Two paths must not get one name: Error(value).
 using Rename = std::function<std::string(const std::string& path)>;
 
+// How a file meets a model.
 struct LoadOptions {
   // Every Variable must be in the file and every tensor of the file must belong to a Variable. Without it, what is
   // missing keeps its value and what is unexpected is left out.

@@ -1,5 +1,9 @@
 // compile: a C++ function of Tensors becomes one executable: traced once, optimised once, laid out in memory once,
 // replayed.
+//
+//   auto step = compile([](Tensor x, Tensor y) { return mean(square(x - y)); });
+//   assert(step(ones({4}), zeros({4})).item() == 1);
+//   assert(step(ones({8}), zeros({8})).item() == 1 && step.traces() == 2);  // another shape
 #pragma once
 
 #include <array>
@@ -16,8 +20,9 @@
 
 namespace bp {
 
+// How a function is compiled.
 struct CompileOptions {
-  Mode mode = Mode::eval;
+  Mode mode = Mode::eval;     // in which layers such as Dropout and BatchNorm run
   int threads = 0;            // 0: OMP_NUM_THREADS or the number of cores; fewer are used where the work is small
   std::string name = "step";  // for messages and profiles
   bool guard = false;         // when the first result (the loss) is NaN or infinite, no Variable changes
@@ -36,11 +41,11 @@ struct CompileOptions {
 // What is known of one executable.
 struct ExecutableInfo {
   std::size_t planned_peak_bytes = 0;  // arena + constants + outputs + state: known before the first run
-  std::size_t arena_bytes = 0;
-  std::size_t steps = 0;
-  std::size_t nodes = 0;
-  double flops = 0;
-  double compile_seconds = 0;
+  std::size_t arena_bytes = 0;         // what one run writes besides its outputs and state
+  std::size_t steps = 0;               // that the executable takes one after another
+  std::size_t nodes = 0;               // of the optimised graph
+  double flops = 0;                    // of one run
+  double compile_seconds = 0;          // tracing, passes, planning and code
 };
 
 namespace detail {
@@ -99,8 +104,11 @@ template <> struct Pack<std::pair<Tensor, Tensor>> {
 // The callable that compile returns. Move-only; keep the model and optimizers it captured alive and in place.
 template <class F, std::size_t Arity, class R> class Compiled {
  public:
-  Compiled(F f, CompileOptions options) : step_(wrap(std::move(f)), std::move(options)) {}
+  Compiled(F f, CompileOptions options) : step_(wrap(std::move(f)), std::move(options)) {}  // what compile() calls
 
+  // Runs one step on Tensors of any shapes and dtypes; new ones are traced and compiled first. Throws Error(state) on a
+  // concurrent call, Error(trace) when the function reads a traced value, and whatever the function throws; then no
+  // Variable has changed.
   template <class... Args> R operator()(const Args&... args) {
     static_assert(sizeof...(Args) == Arity, "a compiled step takes as many Tensors as the function it was made from");
     const std::array<Tensor, Arity> in{static_cast<Tensor>(args)...};
@@ -131,10 +139,12 @@ template <class F, std::size_t Arity, class R> class Compiled {
     const std::array<Tensor, Arity> in{static_cast<Tensor>(args)...};
     return step_.profile(in, runs);
   }
+  // Compiles for these argument types without running.
   ExecutableInfo prepare(const std::array<Type, Arity>& types) { return step_.prepare(types); }
-  ExecutableInfo info() const { return step_.info(); }
+  ExecutableInfo info() const { return step_.info(); }  // of the executable used last
+  // The graph after each pass and the steps, of the executable used last.
   std::string explain() const { return step_.explain(); }
-  int traces() const { return step_.traces(); }
+  int traces() const { return step_.traces(); }  // how often the function has been traced
 
  private:
   static detail::CompiledStep::Body wrap(F f) {
@@ -183,6 +193,6 @@ template <class F> auto compile(F f, CompileOptions options = {}) {
   return Compiled<F, arity, R>(std::move(f), std::move(options));
 }
 
-template <class Step> std::string explain(const Step& step) { return step.explain(); }
+template <class Step> std::string explain(const Step& step) { return step.explain(); }  // the step's explain()
 
 }  // namespace bp

@@ -1,8 +1,10 @@
 // Data for training: sources of samples, datasets in memory, and the loader that hands out shuffled mini-batches.
 //
-//   auto [train, validation] = load_idx_pair(images, labels).scaled().split(0.1, Key{1});   // bp/datasets.h
-//   DataLoader loader(train, {.batch_size = 64, .key = Key{42}});
-//   for (auto [x, y] : loader) step(x, y);   // one epoch; the next loop runs the next epoch
+//   const Array x = Array::zeros(f32, {100, 4}), y = Array::zeros(i64, {100});
+//   auto [train, validation] = data::ArrayDataset(x, y).split(0.1, Key{1});
+//   data::DataLoader loader(train, {.batch_size = 32, .key = Key{42}});
+//   for (const data::Batch& batch : loader)  // one epoch; the next loop runs the next epoch
+//     assert(batch.x.shape == Shape({32, 4}));
 #pragma once
 
 #include <cstdint>
@@ -21,8 +23,8 @@ namespace bp::data {
 
 // x: [n, ...]; y: [n, ...], or without a buffer when the source has no targets.
 struct Batch {
-  Array x;
-  Array y;
+  Array x;  // inputs
+  Array y;  // targets
 };
 
 // Where batches come from. fetch() is called from several threads at once and must not change the source.
@@ -46,7 +48,7 @@ class Source {
 
 // Mean and standard deviation (with 1/N) of every channel: of the last dimension, or of everything when `x` is [N].
 struct Moments {
-  std::vector<float> mean, stddev;
+  std::vector<float> mean, stddev;  // one a channel
 };
 
 // Inputs and targets in memory. Copies, subsets and splits share the arrays; the transform runs while a batch is
@@ -62,10 +64,12 @@ class ArrayDataset final : public Source {
   void check_targets(std::int64_t classes, const char* what) const override;
 
   const Array& inputs() const noexcept { return inputs_; }  // untransformed, all rows, whatever the subset
+  // All rows, whatever the subset; without a buffer when there are none.
   const Array& targets() const noexcept { return targets_; }
+  // Names of the ids 0, 1, ...; empty when unknown.
   const std::vector<std::string>& classes() const noexcept { return classes_; }
-  Shape sample_shape() const;  // of one input: [H, W, C]
-  DType dtype() const noexcept;
+  Shape sample_shape() const;    // of one input: [H, W, C]
+  DType dtype() const noexcept;  // of the inputs as fetch() gives them
 
   // x becomes f32 (f64 stays f64); u8 is divided by 255.
   ArrayDataset scaled() const;
@@ -75,6 +79,7 @@ class ArrayDataset final : public Source {
   // Of the rows of this subset, after scaling: what normalized() wants. A constant channel reports 1.
   Moments moments() const;
 
+  // These rows, in this order. Throws Error(value) for one outside [0, size()).
   ArrayDataset subset(std::span<const std::int64_t> rows) const;
   ArrayDataset take(std::int64_t n) const;  // the first n rows, all when there are fewer
   // {training, validation}: a random partition that depends only on (size, key). `fraction` in (0, 1); each part gets
@@ -99,8 +104,8 @@ std::vector<std::int64_t> permutation(std::int64_t n, Key key);
 // results outside [0, n) are put through it again (Black and Rogaway 2002), so that every row comes exactly once.
 class Permutation {
  public:
-  Permutation(std::int64_t n, Key key);  // throws Error(value) for n outside [0, 2^62]
-  std::int64_t size() const noexcept { return n_; }
+  Permutation(std::int64_t n, Key key);                        // throws Error(value) for n outside [0, 2^62]
+  std::int64_t size() const noexcept { return n_; }            // n
   std::int64_t operator()(std::int64_t place) const noexcept;  // in [0, n)
 
  private:
@@ -120,9 +125,10 @@ void check_finite(const Array& a, const char* what, std::span<const std::int64_t
 void check_labels(const Array& labels, std::int64_t classes, const char* what = "labels",
                   std::span<const std::int64_t> rows = {});
 
+// How a DataLoader makes batches.
 struct LoaderOptions {
-  std::int64_t batch_size = 32;
-  bool shuffle = true;
+  std::int64_t batch_size = 32;     // rows of a batch, 1 or more
+  bool shuffle = true;              // another order each epoch; otherwise as the rows lie
   Key key{};                        // of the shuffle and of augmentation
   std::optional<bool> drop_last{};  // leave out a last, smaller batch; unset: as `shuffle` (training drops, evaluation
                                     // keeps)
@@ -138,19 +144,19 @@ struct LoaderOptions {
 
 // Of all batches since the loader was made.
 struct LoaderStats {
-  std::int64_t batches = 0;  // handed out
-  std::uint64_t bytes = 0;   // of their x and y
-  double waited = 0;         // seconds that the consumer spent in next()
-  double longest_wait = 0;
-  double fetching = 0;  // seconds of all threads together in Source::fetch()
-  double slowest = 0;   // seconds of the slowest fetch, and which one it was:
-  std::int64_t slowest_epoch = 0, slowest_batch = 0;
+  std::int64_t batches = 0;                           // handed out
+  std::uint64_t bytes = 0;                            // of their x and y
+  double waited = 0;                                  // seconds that the consumer spent in next()
+  double longest_wait = 0;                            // seconds of one call of next()
+  double fetching = 0;                                // seconds of all threads together in Source::fetch()
+  double slowest = 0;                                 // seconds of the slowest fetch, and which one it was:
+  std::int64_t slowest_epoch = 0, slowest_batch = 0;  // which fetch that was
 };
 
 // The next batch to come: batch `batch` of epoch `epoch`. All that has to be saved to resume exactly.
 struct LoaderState {
-  std::int64_t epoch = 0;
-  std::int64_t batch = 0;
+  std::int64_t epoch = 0;  // from 0 on
+  std::int64_t batch = 0;  // within the epoch, from 0 on
   friend bool operator==(const LoaderState&, const LoaderState&) = default;
 };
 
@@ -167,10 +173,10 @@ class DataLoader {
   DataLoader(DataLoader&&) noexcept;
   DataLoader& operator=(DataLoader&&) noexcept;
 
-  std::int64_t batches() const noexcept;  // in an epoch
-  const Source& source() const noexcept;
-  const LoaderOptions& options() const noexcept;
-  LoaderStats stats() const;
+  std::int64_t batches() const noexcept;          // in an epoch
+  const Source& source() const noexcept;          // where the rows come from
+  const LoaderOptions& options() const noexcept;  // as they were given, drop_last decided
+  LoaderStats stats() const;                      // since the loader was made
 
   // The next batch, or none at the end of the epoch; then the next call begins the next epoch.
   std::optional<Batch> next();
@@ -181,18 +187,20 @@ class DataLoader {
   void restore(LoaderState state);
 
   struct End {};
+  // What a range-based for takes; an input iterator.
   class Iterator {
    public:
-    using value_type = Batch;
-    using difference_type = std::ptrdiff_t;
-    explicit Iterator(DataLoader* loader) : loader_(loader), batch_(loader->next()) {}
-    Batch& operator*() { return *batch_; }
+    using value_type = Batch;                // what an iterator of the standard library says of itself
+    using difference_type = std::ptrdiff_t;  // the same
+    explicit Iterator(DataLoader* loader) : loader_(loader), batch_(loader->next()) {}  // fetches the first batch
+    Batch& operator*() { return *batch_; }                                              // may be moved from
+    // Fetches the next batch.
     Iterator& operator++() {
       batch_.reset();
       batch_ = loader_->next();
       return *this;
     }
-    void operator++(int) { ++*this; }
+    void operator++(int) { ++*this; }  // for the standard library
     friend bool operator==(const Iterator& i, End) { return !i.batch_.has_value(); }
 
    private:
@@ -202,7 +210,7 @@ class DataLoader {
   // One epoch, or after restore() the rest of it. A loop that was left early is not continued: the next one begins the
   // next epoch.
   Iterator begin();
-  End end() const noexcept { return {}; }
+  End end() const noexcept { return {}; }  // where an epoch stops
 
  private:
   struct Impl;

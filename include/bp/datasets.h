@@ -1,4 +1,8 @@
 // From files to datasets: the usual layouts, read by bp/io.h and checked.
+//
+//   io::write_file("birds.csv", "wing,kind\n180,a\n210,b\n190,a\n");
+//   const data::ArrayDataset birds = data::load_csv("birds.csv", "kind", {.categorical = {"kind"}});
+//   assert(birds.size() == 3 && birds.classes()[1] == "b");
 #pragma once
 
 #include <optional>

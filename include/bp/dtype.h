@@ -1,4 +1,6 @@
 // Element types and NumPy-style promotion. Used by every other header.
+//
+//   assert(size_of(bf16) == 2 && promote(i64, f32) == f32 && dtype_from_name("f64") == f64);
 #pragma once
 
 #include <cstddef>
@@ -10,13 +12,13 @@ namespace bp {
 // The element types a Tensor may have. boolean is stored as one byte, 0 or 1.
 enum class DType : std::uint8_t { f64, f32, bf16, i64, i32, u8, boolean };
 
-inline constexpr DType f64 = DType::f64;
-inline constexpr DType f32 = DType::f32;
-inline constexpr DType bf16 = DType::bf16;
-inline constexpr DType i64 = DType::i64;
-inline constexpr DType i32 = DType::i32;
-inline constexpr DType u8 = DType::u8;
-inline constexpr DType boolean = DType::boolean;
+inline constexpr DType f64 = DType::f64;          // IEEE double
+inline constexpr DType f32 = DType::f32;          // IEEE single, the default
+inline constexpr DType bf16 = DType::bf16;        // bfloat16
+inline constexpr DType i64 = DType::i64;          // 64-bit integer
+inline constexpr DType i32 = DType::i32;          // 32-bit integer
+inline constexpr DType u8 = DType::u8;            // unsigned byte
+inline constexpr DType boolean = DType::boolean;  // true or false
 
 // Bytes of one element.
 constexpr std::size_t size_of(DType t) noexcept {
@@ -32,7 +34,9 @@ constexpr std::size_t size_of(DType t) noexcept {
   return 0;
 }
 
+// f64, f32, bf16.
 constexpr bool is_float(DType t) noexcept { return t == DType::f64 || t == DType::f32 || t == DType::bf16; }
+// i64, i32, u8.
 constexpr bool is_integer(DType t) noexcept { return t == DType::i64 || t == DType::i32 || t == DType::u8; }
 
 // "f32", "bool", ...: the spelling used in messages, in TOML and in `bp inspect`.
@@ -47,10 +51,10 @@ DType promote(DType a, DType b) noexcept;
 
 // bf16 is the upper half of an IEEE f32. Storage type only: arithmetic happens in f32.
 struct bfloat16 {
-  std::uint16_t bits = 0;
+  std::uint16_t bits = 0;  // sign, 8 bits of exponent, 7 of fraction
   bfloat16() = default;
   explicit bfloat16(float v) noexcept;  // rounds to nearest, ties to even; NaN stays NaN
-  operator float() const noexcept;
+  operator float() const noexcept;      // exact
 };
 
 namespace detail {

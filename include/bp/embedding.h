@@ -1,4 +1,8 @@
 // Embedding: a table of vectors looked up by integer ids. Part of bp/layers.h.
+//
+//   nn::Embedding table(1000, 16);
+//   nn::init(table, Key{42});
+//   assert(table(Tensor::from<std::int64_t>({3, 1, 4})).shape() == Shape({3, 16}));
 #pragma once
 
 #include <optional>
@@ -9,10 +13,11 @@
 
 namespace bp::nn {
 
+// How an Embedding is made.
 struct EmbeddingOptions {
   std::optional<std::int64_t> padding =
-      std::nullopt;  // the id whose row starts at zero and learns nothing from lookups
-  Initializer weight_init = init::normal(0, 1);
+      std::nullopt;                              // the id whose row starts at zero and learns nothing from lookups
+  Initializer weight_init = init::normal(0, 1);  // of the whole table
 };
 
 // ids [..], i32 or i64 in [0, n) -> weight[ids] [.., dim]. An id outside throws Error(value) naming position and value:

@@ -1,4 +1,10 @@
 // bp::Error: every mistake a user can make ends here, with what, where, expected and received.
+//
+//   try {
+//     matmul(zeros({2, 3}), zeros({2, 3}));
+//   } catch (const Error& e) {
+//     assert(e.kind() == ErrorKind::shape);  // e.what(): the op, both shapes, what was expected
+//   }
 #pragma once
 
 #include <stdexcept>
@@ -21,10 +27,12 @@ enum class ErrorKind {
   interrupted  // stopped by the user
 };
 
+// The only exception that bp throws; what() is `[op] layer: what was expected, what was received`.
 class Error : public std::runtime_error {
  public:
+  // A message that names what, where, expected and received.
   Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
-  ErrorKind kind() const noexcept { return kind_; }
+  ErrorKind kind() const noexcept { return kind_; }  // what went wrong, to switch on
 
  private:
   ErrorKind kind_;

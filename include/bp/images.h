@@ -1,8 +1,11 @@
 // Images from files: PNG and JPEG as arrays, and folders of them as a source of samples.
 //
-//   data::ImageFolder pets("pets/train", {.height = 64, .width = 64});      // pets/train/cat/1.jpg,
-//   pets/train/dog/7.png data::DataLoader loader(augment::augmented(pets, {augment::flip()}), {.batch_size = 32,
-//   .threads = 2});
+//   for (const char* path : {"pets/cat/1.png", "pets/dog/1.png"}) {
+//     std::filesystem::create_directories(std::filesystem::path(path).parent_path());
+//     io::write_png(path, Array::zeros(u8, {48, 32, 3}));
+//   }
+//   const data::ImageFolder pets("pets", {.height = 64, .width = 64});
+//   assert(pets.size() == 2 && pets.classes()[1] == "dog");
 #pragma once
 
 #include <cstdint>
@@ -18,6 +21,7 @@
 
 namespace bp::io {
 
+// How an image is read.
 struct ImageReadOptions {
   int channels = 3;                                 // 1: grey (0.299 r + 0.587 g + 0.114 b), 3: r g b
   std::int64_t max_pixels = std::int64_t{1} << 26;  // larger ones are refused before memory is taken for them
@@ -28,6 +32,7 @@ struct ImageReadOptions {
 // when the file cannot be read; Error(format), naming path and reason, for another format, a file that ends early or is
 // corrupt, or too many pixels.
 Array read_image(const std::string& path, const ImageReadOptions& options = {});
+// As read_image(), from memory.
 Array parse_image(Bytes bytes, std::string_view name, const ImageReadOptions& options = {});
 
 // u8 [height, width, 1 or 3]. Written atomically. Throws Error(shape) or Error(dtype) for other arrays.
@@ -37,9 +42,10 @@ void write_png(const std::string& path, const Array& image);
 
 namespace bp::data {
 
+// How a folder of images becomes rows.
 struct ImageFolderOptions {
   std::int64_t height = 0, width = 0;  // to which every image is stretched: by area means or bilinear
-  io::ImageReadOptions read{};
+  io::ImageReadOptions read{};         // colours and limits
   // The names of ids 0, 1, ...; empty: the subfolders in order. Given (those of the training folder), every subfolder
   // must be among them.
   std::vector<std::string> classes{};
@@ -60,7 +66,7 @@ class ImageFolder final : public Source {
 
   std::string name() const override { return folder_; }
 
-  const std::vector<std::string>& classes() const noexcept { return options_.classes; }
+  const std::vector<std::string>& classes() const noexcept { return options_.classes; }  // names of the ids 0, 1, ...
   const std::string& path(std::int64_t row) const;  // throws Error(value) outside [0, size())
 
   // n images drawn at random, all when there are fewer; depends only on (size, key).

@@ -2,11 +2,18 @@
 // (Micikevicius et al., "Mixed Precision Training", ICLR 2018, section 3.2; the schedule is that of PyTorch's
 // GradScaler). bf16 has the exponents of f32 and needs none.
 //
-//   auto step = bp::compile([&](Tensor x, Tensor y) {
-//     Tensor loss = cross_entropy(model(x), y);
-//     opt.update(scaler.unscaled(grad(scaler.scaled(loss), model)));
-//     return loss;
-//   }, {.mode = Mode::train});
+//   nn::Linear model(4, 3);
+//   nn::init(model, Key{42});
+//   optim::SGD opt(model, {.lr = 0.1});
+//   optim::LossScaler scaler;
+//   auto step = compile(
+//       [&](Tensor x, Tensor y) {
+//         Tensor loss = cross_entropy(model(x), y);
+//         opt.update(scaler.unscaled(grad(scaler.scaled(loss), model)));
+//         return loss;
+//       },
+//       {.mode = Mode::train});
+//   step(ones({8, 4}), zeros({8}, i64));
 #pragma once
 
 #include <cstdint>
@@ -18,6 +25,7 @@
 
 namespace bp::optim {
 
+// How the scale starts and moves.
 struct LossScalerOptions {
   double scale = 65536;          // at the beginning, > 0
   double growth = 2;             // >= 1: times the scale after `interval` good steps in a row
@@ -25,6 +33,7 @@ struct LossScalerOptions {
   std::int64_t interval = 2000;  // >= 1
 };
 
+// The scale and its counters, which are Variables.
 class LossScaler {
  public:
   // Throws Error(value) for options out of their range.

@@ -1,9 +1,10 @@
 // Metrics: exact over all samples added, whatever the sizes of the batches. Host memory, f64 and i64 sums. The Trainer
 // evaluates with them; they serve any other loop alike.
 //
-//   metrics::ConfusionMatrix m(10);
-//   for (auto [x, y] : loader) m.add(to_array(model(x)), y);
-//   fmt::print("{} {}\n", m.counts().accuracy(), m.counts().macro().f1);
+//   const Tensor scores = Tensor::from<float>({0.9f, 0.1f, 0.2f, 0.8f}, {2, 2});
+//   metrics::ConfusionMatrix m(2);
+//   m.add(to_array(scores), Array::zeros(i64, {2}));
+//   assert(m.at(0, 1) == 1 && m.counts().accuracy() == 0.5);
 //
 // `scores` are logits or probabilities [.., C] in f32 or f64; `targets` class ids [..] of any integer dtype, or
 // probabilities [.., C], of which the largest counts. Every add throws Error(shape / dtype / value) for arrays that do
@@ -20,7 +21,7 @@
 
 namespace bp::metrics {
 
-inline constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
+inline constexpr double kNone = std::numeric_limits<double>::quiet_NaN();  // no such metric: NaN
 
 // The class of the largest score of each row, the first one among equals; NaN counts as the smallest.
 std::vector<std::int64_t> predicted_classes(const Array& scores);
@@ -42,11 +43,13 @@ struct ClassScores {
 class ClassCounts {
  public:
   explicit ClassCounts(std::int64_t classes);  // 1 or more
+  // Throws Error(value) for ids outside [0, classes).
   void add(std::int64_t target, std::int64_t predicted, std::int64_t times = 1);
 
+  // As given to the constructor.
   std::int64_t classes() const noexcept { return static_cast<std::int64_t>(hits_.size()); }
-  std::int64_t total() const noexcept;
-  double accuracy() const noexcept;
+  std::int64_t total() const noexcept;  // samples added
+  double accuracy() const noexcept;     // hits / total; NaN without samples
   // Precision and recall are 0 where their denominator is (scikit-learn's zero_division=0).
   ClassScores of(std::int64_t c) const;
   // Means over the classes that occur among targets or predictions (sklearn's average="macro").
@@ -60,10 +63,12 @@ class ClassCounts {
 class ConfusionMatrix {
  public:
   explicit ConfusionMatrix(std::int64_t classes);  // 1 to 16384
+  // Rows of scores [.., C] with their targets.
   void add(const Array& scores, const Array& targets);
-  std::int64_t classes() const noexcept { return classes_; }
+  std::int64_t classes() const noexcept { return classes_; }  // as given to the constructor
+  // Samples of class `target` taken for class `predicted`.
   std::int64_t at(std::int64_t target, std::int64_t predicted) const;
-  ClassCounts counts() const;
+  ClassCounts counts() const;  // the same, summed for each class
 
  private:
   std::int64_t classes_;
@@ -74,8 +79,8 @@ class ConfusionMatrix {
 class BinaryCounts {
  public:
   void add(const Array& logits, const Array& targets);  // equal shapes; targets of any dtype
-  ClassScores positive() const;
-  double accuracy() const noexcept;
+  ClassScores positive() const;                         // NaN where nothing defines it
+  double accuracy() const noexcept;                     // share of labels hit; NaN without any
 
  private:
   std::int64_t count_[2][2] = {};  // [target][predicted]
@@ -86,7 +91,7 @@ class BinaryCounts {
 class Auc {
  public:
   void add(const Array& scores, const Array& targets);  // equal shapes
-  double value() const;
+  double value() const;                                 // the area
 
  private:
   std::vector<std::pair<double, bool>> scored_;
@@ -96,9 +101,9 @@ class Auc {
 class RegressionErrors {
  public:
   void add(const Array& outputs, const Array& targets);  // equal shapes
-  std::int64_t elements() const noexcept { return n_; }
-  double mae() const noexcept;
-  double rmse() const noexcept;
+  std::int64_t elements() const noexcept { return n_; }  // values compared
+  double mae() const noexcept;                           // mean |e|; NaN without elements
+  double rmse() const noexcept;                          // sqrt(mean e^2); NaN without elements
   double r2() const noexcept;  // 1 - sum e^2 / sum (t - mean t)^2; NaN where all targets are equal
 
  private:

@@ -2,10 +2,13 @@
 // std::vector, std::array, std::optional or std::unique_ptr of modules.
 //
 //   struct Net {
-//     nn::Linear hidden{784, 128}; nn::Linear head{128, 10};
-//     Tensor operator()(Tensor x) const { return head(relu(hidden(x))); }
+//     nn::Linear hidden{784, 128}, head{128, 10};
+//     Tensor operator()(const Tensor& x) const { return head(relu(hidden(x))); }
 //     BP_FIELDS(Net, hidden, head)
 //   };
+//   Net net;
+//   nn::init(net, Key{42});
+//   assert(nn::parameter_count(net) == 101770 && nn::state(net)[0].name == "hidden.weight");
 //
 // Names are paths: "hidden.weight", "blocks.0.conv1.bias". Copying a model copies its state (Variables do); moving
 // keeps identity, so that optimizers and compiled steps made before stay valid.
@@ -47,11 +50,12 @@ class Layer;
 
 // A Variable of a model with its path. Move-only: copying a Variable would copy its state.
 struct NamedVariable {
-  std::string name;
-  Variable variable;
+  std::string name;   // the path: "blocks.0.conv1.bias"
+  Variable variable;  // a handle on the model's cell
   // The weight of a Linear or Conv layer, [k.., in, out] here and [out, in, k..] in PyTorch.
   bool is_kernel = false;
 
+  // n: the path; kernel: is_kernel.
   NamedVariable(std::string n, Variable v, bool kernel = false)
       : name(std::move(n)), variable(std::move(v)), is_kernel(kernel) {}
   NamedVariable(NamedVariable&&) noexcept = default;
@@ -62,7 +66,8 @@ struct NamedVariable {
 class Visitor {
  public:
   virtual ~Visitor() = default;
-  virtual void on_layer(const std::string& /*path*/, Layer& /*layer*/) {}
+  virtual void on_layer(const std::string& /*path*/, Layer& /*layer*/) {}  // before its Variables and sublayers
+  // With the path of its layer in front.
   virtual void on_variable(const std::string& /*path*/, Variable& /*variable*/, bool /*is_kernel*/) {}
   // A struct with its own init(Key), after its fields.
   virtual void on_init(const std::string& /*path*/, const std::function<void(Key)>& /*init*/) {}
@@ -85,7 +90,7 @@ class Layer {
 
   // Its place in the model ("block1.conv2"), known after nn::init, nn::set_names or an optimizer was made.
   const std::string& path() const noexcept { return path_; }
-  void set_path(std::string path) { path_ = std::move(path); }
+  void set_path(std::string path) { path_ = std::move(path); }  // nn::set_names does
 
  protected:
   Layer() = default;
@@ -100,8 +105,10 @@ class Layer {
   std::string path_;
 };
 
+// A layer with clone() made of its copy constructor: class Mine : public LayerOf<Mine>.
 template <class Derived> class LayerOf : public Layer {
  public:
+  // A deep copy.
   std::unique_ptr<Layer> clone() const override {
     return std::make_unique<Derived>(static_cast<const Derived&>(*this));
   }

@@ -1,5 +1,9 @@
 // Layers that normalise: BatchNorm, LayerNorm, GroupNorm, InstanceNorm, RMSNorm. Channels last; bf16 input is
 // normalised in f32. Part of bp/layers.h.
+//
+//   nn::LayerNorm norm(8);
+//   nn::init(norm, Key{42});
+//   assert(norm(zeros({2, 8})).shape() == Shape({2, 8}));
 #pragma once
 
 #include <optional>
@@ -9,8 +13,9 @@
 
 namespace bp::nn {
 
+// How a BatchNorm is made.
 struct BatchNormOptions {
-  double eps = 1e-5;
+  double eps = 1e-5;  // added to the variance
   // running = (1 - momentum) * running + momentum * batch; nullopt: the mean over all batches so far, each counting
   // once
   std::optional<double> momentum = 0.1;
@@ -23,7 +28,7 @@ struct BatchNormOptions {
 // input is normalised in f32. Throws Error(shape) in train mode for a single value per channel.
 class BatchNorm final : public LayerOf<BatchNorm> {
  public:
-  explicit BatchNorm(std::int64_t channels, BatchNormOptions options = {});
+  explicit BatchNorm(std::int64_t channels, BatchNormOptions options = {});  // channels: C
   Tensor operator()(const Tensor& x) const override;
   Shape output_shape(const Shape& in) const override;
   const char* kind() const noexcept override { return "batch_norm"; }
@@ -41,8 +46,9 @@ class BatchNorm final : public LayerOf<BatchNorm> {
   BatchNormOptions options_;
 };
 
+// How a LayerNorm is made.
 struct LayerNormOptions {
-  double eps = 1e-5;
+  double eps = 1e-5;   // added to the variance
   bool affine = true;  // weight and bias
 };
 
@@ -50,7 +56,7 @@ struct LayerNormOptions {
 // y = (x - mean) / sqrt(var + eps) * weight + bias, var biased.
 class LayerNorm final : public LayerOf<LayerNorm> {
  public:
-  explicit LayerNorm(std::int64_t channels, LayerNormOptions options = {});
+  explicit LayerNorm(std::int64_t channels, LayerNormOptions options = {});  // channels: C
   Tensor operator()(const Tensor& x) const override;
   Shape output_shape(const Shape& in) const override;
   const char* kind() const noexcept override { return "layer_norm"; }
@@ -65,8 +71,9 @@ class LayerNorm final : public LayerOf<LayerNorm> {
   LayerNormOptions options_;
 };
 
+// How a GroupNorm is made.
 struct GroupNormOptions {
-  double eps = 1e-5;
+  double eps = 1e-5;   // added to the variance
   bool affine = true;  // weight and bias
 };
 
@@ -90,8 +97,9 @@ class GroupNorm final : public LayerOf<GroupNorm> {
   GroupNormOptions options_;
 };
 
+// How an InstanceNorm is made.
 struct InstanceNormOptions {
-  double eps = 1e-5;
+  double eps = 1e-5;      // added to the variance
   double momentum = 0.1;  // of the running statistics
   bool affine = false;    // weight and bias
   bool track = false;     // keep running statistics, and normalise by them in eval mode
@@ -103,7 +111,7 @@ struct InstanceNormOptions {
 // normalised by its own statistics.
 class InstanceNorm final : public LayerOf<InstanceNorm> {
  public:
-  explicit InstanceNorm(std::int64_t channels, InstanceNormOptions options = {});
+  explicit InstanceNorm(std::int64_t channels, InstanceNormOptions options = {});  // channels: C
   Tensor operator()(const Tensor& x) const override;
   Shape output_shape(const Shape& in) const override;
   const char* kind() const noexcept override { return "instance_norm"; }
@@ -120,8 +128,9 @@ class InstanceNorm final : public LayerOf<InstanceNorm> {
   InstanceNormOptions options_;
 };
 
+// How an RMSNorm is made.
 struct RMSNormOptions {
-  double eps = 1e-6;
+  double eps = 1e-6;   // added to the mean square
   bool affine = true;  // weight
 };
 
@@ -129,7 +138,7 @@ struct RMSNormOptions {
 // y = x / sqrt(mean(x^2) + eps) * weight.
 class RMSNorm final : public LayerOf<RMSNorm> {
  public:
-  explicit RMSNorm(std::int64_t channels, RMSNormOptions options = {});
+  explicit RMSNorm(std::int64_t channels, RMSNormOptions options = {});  // channels: C
   Tensor operator()(const Tensor& x) const override;
   Shape output_shape(const Shape& in) const override;
   const char* kind() const noexcept override { return "rms_norm"; }

@@ -1,6 +1,12 @@
 // ONNX: models to files that other runtimes run, and files to modules that can be trained on.
 //
 // Written is operator set 17 (ONNX 1.12); read are the operator sets up to 17.
+//
+//   nn::Sequential net{nn::Linear(4, 8), nn::ReLU(), nn::Linear(8, 3)};
+//   nn::init(net, Key{42});
+//   onnx::export_onnx("net.onnx", net, {{f32, {1, 4}}});
+//   const onnx::Model read("net.onnx");
+//   assert(read(ones({5, 4})).shape() == Shape({5, 3}));  // any batch
 #pragma once
 
 #include <cstdint>
@@ -17,6 +23,7 @@
 
 namespace bp::onnx {
 
+// How a model is written.
 struct ExportOptions {
   // Names of the graph's inputs and outputs; unset: "input", or "input_0", "input_1", ..; "output" alike.
   std::vector<std::string> inputs = {}, outputs = {};
@@ -26,7 +33,7 @@ struct ExportOptions {
   bool dynamic_batch = true;
   // Inputs and outputs of rank 4 and more are [N, C, H, W], as elsewhere, instead of [N, H, W, C].
   bool channels_first = false;
-  Metadata metadata = {};
+  Metadata metadata = {};  // properties of the model, by name
 };
 
 namespace detail {
@@ -53,6 +60,7 @@ void export_onnx(const std::string& path, const M& model, const std::vector<Type
   detail::export_function(path, call, nn::state(model), inputs, options);
 }
 
+// How a model is read.
 struct ImportOptions {
   // Inputs and outputs of rank 4 and more are [N, H, W, C], as elsewhere in bp, whatever the file's are.
   bool channels_last = false;
@@ -71,7 +79,7 @@ struct ImportOptions {
 // that is not, or for a shape that only running would tell.
 class Model final : public nn::LayerOf<Model> {
  public:
-  explicit Model(const std::string& path, ImportOptions options = {});
+  explicit Model(const std::string& path, ImportOptions options = {});              // path: of the file
   Model(const Buffer& bytes, const std::string& name, ImportOptions options = {});  // name: for messages
 
   // One input to one output; any number of them, in the file's order.
@@ -80,12 +88,12 @@ class Model final : public nn::LayerOf<Model> {
 
   // What goes in and comes out, as the file says; -1: any size. Of outputs a file need not tell shapes.
   struct Port {
-    std::string name;
-    DType dtype;
-    std::vector<std::int64_t> sizes;
+    std::string name;                 // of the value in the graph
+    DType dtype;                      // ours
+    std::vector<std::int64_t> sizes;  // -1: any
   };
-  std::vector<Port> inputs() const;
-  std::vector<Port> outputs() const;
+  std::vector<Port> inputs() const;   // of the graph, without initializers
+  std::vector<Port> outputs() const;  // of the graph
   Shape output_shape(const Shape& in) const override;
   const char* kind() const noexcept override { return "onnx"; }
   std::string describe() const override;

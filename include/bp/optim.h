@@ -1,11 +1,16 @@
 // Optimizers: PyTorch's semantics, one fused elementwise expression a parameter.
 //
+//   nn::Linear model(4, 3);
+//   nn::init(model, Key{42});
 //   optim::Adam opt(model, {.lr = 1e-3});
-//   auto step = compile([&](Tensor x, Tensor y) {
-//     Tensor loss = cross_entropy(model(x), y);
-//     opt.update(grad(loss, model));
-//     return loss;
-//   }, {.mode = Mode::train});
+//   auto step = compile(
+//       [&](Tensor x, Tensor y) {
+//         Tensor loss = cross_entropy(model(x), y);
+//         opt.update(grad(loss, model));
+//         return loss;
+//       },
+//       {.mode = Mode::train});
+//   step(ones({8, 4}), zeros({8}, i64));
 //   opt.set_lr(3e-4);  // no retrace
 //
 // Hyperparameters (lr, weight_decay, momentum, betas) and counters are scalar Variables in f64, so that bias correction
@@ -33,9 +38,10 @@ namespace bp::optim {
 // sqrt(sum over all tensors of g^2), a scalar of the first one's dtype (f32 for bf16). Zero for no tensors.
 Tensor global_norm(std::span<const Tensor> grads);
 
+// What clip_by_norm() returns.
 struct Clipped {
-  std::vector<Tensor> grads;
-  Tensor norm;  // before clipping
+  std::vector<Tensor> grads;  // scaled
+  Tensor norm;                // before clipping
 };
 // g * min(1, max_norm / (norm + 1e-6)), norm over all tensors together (torch.nn.utils.clip_grad_norm_). A norm that is
 // NaN or infinite makes every gradient NaN: an overflow is never hidden as a step of zero. Throws Error(value) unless
@@ -44,23 +50,23 @@ Clipped clip_by_norm(std::span<const Tensor> grads, double max_norm);
 // min(max(g, -limit), limit); NaN stays NaN. Throws Error(value) unless limit > 0.
 std::vector<Tensor> clip_by_value(std::span<const Tensor> grads, double limit);
 
-// ---- what all have in common
-// -----------------------------------------------------------------------------------------
+// ---- what all have in common ------------------------------------------------------------------------------------
 
 // Parameters treated apart. The first group whose `where` holds counts; the others get the optimizer's own values.
 struct Group {
-  std::function<bool(const Variable&)> where;
+  std::function<bool(const Variable&)> where;         // which ones
   double lr_scale = 1;                                // times lr
   std::optional<double> weight_decay = std::nullopt;  // instead of the optimizer's
 };
 // Predicates for Group::where.
-std::function<bool(const Variable&)> name_ends_with(std::string suffix);    // "bias"
-std::function<bool(const Variable&)> name_starts_with(std::string prefix);  // "backbone."
-std::function<bool(const Variable&)> rank_below(int rank);                  // 2: biases and norms
-std::function<bool(const Variable&)> among(std::span<const Variable> variables);
+std::function<bool(const Variable&)> name_ends_with(std::string suffix);          // "bias"
+std::function<bool(const Variable&)> name_starts_with(std::string prefix);        // "backbone."
+std::function<bool(const Variable&)> rank_below(int rank);                        // 2: biases and norms
+std::function<bool(const Variable&)> among(std::span<const Variable> variables);  // these, by their cells
 // weight_decay 0 for biases and norms, that is for everything of less than two dimensions.
 Group no_decay_on_vectors();
 
+// What all optimizers have in common. Move-only; it shares the Variables of the model, which must stay alive.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -78,6 +84,7 @@ class Optimizer {
   void set_lr(double rate);
   // "optim.lr", "optim.step", "optim.<parameter>.m", ...: all that a checkpoint must keep.
   std::vector<nn::NamedVariable> state() const;
+  // In the order in which update() takes gradients.
   std::span<const Variable> parameters() const noexcept { return parameters_; }
 
   Variable lr;            // f64 scalar
@@ -85,15 +92,18 @@ class Optimizer {
   Variable step;          // i64 scalar: updates so far
 
  protected:
+  // What every optimizer takes.
   struct Common {
-    std::string kind;  // "adam"
-    double lr, weight_decay, clip_norm, clip_value;
-    std::vector<Group> groups;
+    std::string kind;                                // "adam"
+    double lr, weight_decay, clip_norm, clip_value;  // as in the options of each
+    std::vector<Group> groups;                       // as in the options
   };
+  // Throws Error(value) for a value out of its range.
   Optimizer(std::span<const Variable> parameters, Common common);
 
   // The scalars of a step (f64) from the rate and t; update_one gets them in the dtype it computes in.
   virtual std::vector<Tensor> scalars(const Tensor& rate, const Tensor& t) const = 0;
+  // What update_one() computes with.
   struct Slot {
     Tensor p, g;                // same dtype; g is clipped
     Tensor decay;               // scalar, undefined for none
@@ -107,6 +117,7 @@ class Optimizer {
 
   // A scalar hyperparameter, checked to lie in [low, high]; undefined when `value` is 0 and `optional`.
   Variable hyperparameter(const char* name, double value, double low, double high, bool optional = false);
+  // A moment of every parameter, of its shape, filled with a number.
   void add_moment(const char* name, double fill = 0);
 
  private:
@@ -130,18 +141,18 @@ template <nn::Module M> std::vector<Variable> named_parameters(M& model) {
 }
 }  // namespace detail
 
-// ---- the optimizers
-// --------------------------------------------------------------------------------------------------
+// ---- the optimizers ---------------------------------------------------------------------------------------------
 
+// How an SGD is made.
 struct SGDOptions {
-  double lr = 1e-2;
-  double momentum = 0;
-  double dampening = 0;
-  bool nesterov = false;
-  double weight_decay = 0;
-  double clip_norm = 0;   // 0: off
-  double clip_value = 0;  // 0: off
-  std::vector<Group> groups = {};
+  double lr = 1e-2;                // the rate
+  double momentum = 0;             // 0: none
+  double dampening = 0;            // of the gradient within the momentum
+  bool nesterov = false;           // looks ahead
+  double weight_decay = 0;         // L2 in the gradient
+  double clip_norm = 0;            // 0: off
+  double clip_value = 0;           // 0: off
+  std::vector<Group> groups = {};  // parameters treated apart
 };
 // Robbins and Monro 1951; momentum: Polyak 1964; Nesterov as in Sutskever et al., "On the importance of initialization
 // and momentum in deep learning", ICML 2013. torch.optim.SGD:
@@ -149,6 +160,8 @@ struct SGDOptions {
 // Moment: "b". Throws Error(value) for Nesterov without momentum or with dampening, as PyTorch.
 class SGD final : public Optimizer {
  public:
+  // Over these parameters, or those of a model, which get their names. Throws Error(value) for options out of their
+  // range.
   SGD(std::span<const Variable> parameters, SGDOptions options = {});
   template <nn::Module M>
   explicit SGD(M& model, SGDOptions options = {}) : SGD(detail::named_parameters(model), std::move(options)) {}
@@ -162,16 +175,17 @@ class SGD final : public Optimizer {
   bool nesterov_;
 };
 
+// How an RMSProp is made.
 struct RMSPropOptions {
-  double lr = 1e-2;
-  double alpha = 0.99;
-  double eps = 1e-8;
-  bool centered = false;
-  double momentum = 0;
-  double weight_decay = 0;
-  double clip_norm = 0;
-  double clip_value = 0;
-  std::vector<Group> groups = {};
+  double lr = 1e-2;                // the rate
+  double alpha = 0.99;             // of the running mean of squares
+  double eps = 1e-8;               // added to the root
+  bool centered = false;           // divides by the deviation instead of the root of the mean square
+  double momentum = 0;             // 0: none
+  double weight_decay = 0;         // L2 in the gradient
+  double clip_norm = 0;            // 0: off
+  double clip_value = 0;           // 0: off
+  std::vector<Group> groups = {};  // parameters treated apart
 };
 // Tieleman and Hinton, lecture 6.5 of "Neural networks for machine learning", 2012; centered: Graves, "Generating
 // sequences with recurrent neural networks", 2013. torch.optim.RMSprop:
@@ -180,12 +194,14 @@ struct RMSPropOptions {
 // Moments: "v", "a", "b".
 class RMSProp final : public Optimizer {
  public:
+  // Over these parameters, or those of a model, which get their names. Throws Error(value) for options out of their
+  // range.
   RMSProp(std::span<const Variable> parameters, RMSPropOptions options = {});
   template <nn::Module M>
   explicit RMSProp(M& model, RMSPropOptions options = {})
       : RMSProp(detail::named_parameters(model), std::move(options)) {}
 
-  Variable alpha;
+  Variable alpha;     // f64 scalar
   Variable momentum;  // undefined when it was 0
 
  private:
@@ -195,21 +211,24 @@ class RMSProp final : public Optimizer {
   bool centered_;
 };
 
+// How an Adagrad is made.
 struct AdagradOptions {
-  double lr = 1e-2;
-  double lr_decay = 0;
-  double initial_accumulator = 0;
-  double eps = 1e-10;
-  double weight_decay = 0;
-  double clip_norm = 0;
-  double clip_value = 0;
-  std::vector<Group> groups = {};
+  double lr = 1e-2;                // the rate
+  double lr_decay = 0;             // of the rate, by the step
+  double initial_accumulator = 0;  // where the sums of squares start
+  double eps = 1e-10;              // added to the root
+  double weight_decay = 0;         // L2 in the gradient
+  double clip_norm = 0;            // 0: off
+  double clip_value = 0;           // 0: off
+  std::vector<Group> groups = {};  // parameters treated apart
 };
 // Duchi, Hazan and Singer, "Adaptive subgradient methods", JMLR 2011. torch.optim.Adagrad:
 //   g += wd p;  v += g^2;  p -= lr / (1 + (t - 1) lr_decay) * g / (sqrt(v) + eps)
 // Moment: "v".
 class Adagrad final : public Optimizer {
  public:
+  // Over these parameters, or those of a model, which get their names. Throws Error(value) for options out of their
+  // range.
   Adagrad(std::span<const Variable> parameters, AdagradOptions options = {});
   template <nn::Module M>
   explicit Adagrad(M& model, AdagradOptions options = {})
@@ -221,16 +240,17 @@ class Adagrad final : public Optimizer {
   double lr_decay_, eps_;
 };
 
+// How an Adam is made.
 struct AdamOptions {
-  double lr = 1e-3;
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double eps = 1e-8;
-  double weight_decay = 0;  // L2 in the gradient; AdamW decouples it
-  bool amsgrad = false;
-  double clip_norm = 0;
-  double clip_value = 0;
-  std::vector<Group> groups = {};
+  double lr = 1e-3;                // the rate
+  double beta1 = 0.9;              // of the running mean of gradients
+  double beta2 = 0.999;            // of the running mean of squares
+  double eps = 1e-8;               // added to the root
+  double weight_decay = 0;         // L2 in the gradient; AdamW decouples it
+  bool amsgrad = false;            // divides by the largest mean of squares so far
+  double clip_norm = 0;            // 0: off
+  double clip_value = 0;           // 0: off
+  std::vector<Group> groups = {};  // parameters treated apart
 };
 // Kingma and Ba, "Adam", ICLR 2015; amsgrad: Reddi et al., "On the convergence of Adam and beyond", ICLR 2018.
 // torch.optim.Adam:
@@ -239,6 +259,8 @@ struct AdamOptions {
 // Moments: "m", "v", "x".
 class Adam : public Optimizer {
  public:
+  // Over these parameters, or those of a model, which get their names. Throws Error(value) for options out of their
+  // range.
   Adam(std::span<const Variable> parameters, AdamOptions options = {});
   template <nn::Module M>
   explicit Adam(M& model, AdamOptions options = {}) : Adam(detail::named_parameters(model), std::move(options)) {}
@@ -246,6 +268,7 @@ class Adam : public Optimizer {
   Variable beta1, beta2;  // f64 scalars
 
  protected:
+  // For what derives from it: another name, and decay of the parameter instead of in the gradient.
   Adam(std::span<const Variable> parameters, AdamOptions options, const char* kind, bool decoupled);
 
  private:
@@ -255,21 +278,24 @@ class Adam : public Optimizer {
   bool amsgrad_, decoupled_;
 };
 
+// How an AdamW is made.
 struct AdamWOptions {
-  double lr = 1e-3;
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double eps = 1e-8;
-  double weight_decay = 1e-2;
-  bool amsgrad = false;
-  double clip_norm = 0;
-  double clip_value = 0;
-  std::vector<Group> groups = {};
+  double lr = 1e-3;                // the rate
+  double beta1 = 0.9;              // of the running mean of gradients
+  double beta2 = 0.999;            // of the running mean of squares
+  double eps = 1e-8;               // added to the root
+  double weight_decay = 1e-2;      // of the parameter itself
+  bool amsgrad = false;            // divides by the largest mean of squares so far
+  double clip_norm = 0;            // 0: off
+  double clip_value = 0;           // 0: off
+  std::vector<Group> groups = {};  // parameters treated apart
 };
 // Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019. torch.optim.AdamW: first p *= 1 - lr wd,
 // then Adam's update without decay in the gradient.
 class AdamW final : public Adam {
  public:
+  // Over these parameters, or those of a model, which get their names. Throws Error(value) for options out of their
+  // range.
   AdamW(std::span<const Variable> parameters, AdamWOptions options = {});
   template <nn::Module M>
   explicit AdamW(M& model, AdamWOptions options = {}) : AdamW(detail::named_parameters(model), std::move(options)) {}

@@ -1,5 +1,9 @@
 // Profiles: where a compiled step spends its time, beside what the machine could do at best. Returned by
 // bp::profile(step, runs, arguments...); printed by the program bp and by bench/train_step.
+//
+//   auto step = compile([](Tensor a, Tensor b) { return relu(matmul(a, b)); });
+//   const Profile p = profile(step, 5, ones({64, 64}), ones({64, 64}));
+//   assert(p.seconds() > 0 && !p.text().empty());
 #pragma once
 
 #include <cstddef>
@@ -16,10 +20,11 @@ struct MachineLimits {
   // Of as many bytes, read and written together: bytes a second when all are read, and when half of them is copied onto
   // the other half. Small amounts stay in a cache, large ones come from memory.
   struct Bandwidth {
-    double bytes = 0, read = 0, copy = 0;
+    double bytes = 0, read = 0, copy = 0;  // how many; bytes a second
   };
+  // What so many threads reach together.
   struct Rates {
-    int threads = 1;
+    int threads = 1;                    // how many
     double f32 = 0, bf16 = 0, f64 = 0;  // flops a second in large products; bf16 as f32 where it has no instructions
     double launch = 0;                  // seconds of a step that does nothing, with so many threads
     std::vector<Bandwidth> bandwidth = {};  // by growing bytes
@@ -37,8 +42,9 @@ struct MachineLimits {
 // memcpy's, reads memchr's.
 MachineLimits measure_limits(int threads = 0, double seconds = 0.5);
 
+// What holds a step back: arithmetic, moving bytes, or the cost of beginning at all.
 enum class Bound : std::uint8_t { flops, bandwidth, launch };
-const char* name_of(Bound bound) noexcept;
+const char* name_of(Bound bound) noexcept;  // "flops", "bandwidth", "launch"
 
 // One step of a compiled function, or of the body of a loop or branch in it; figures are of one run of the function.
 struct ProfileStep {
@@ -46,33 +52,34 @@ struct ProfileStep {
   std::string layer;  // "blocks.0.norm1/layer_norm", "" outside of layers
   std::string pass;   // "forward", "backward" or "update" (what is computed from gradients and needed by none)
   int depth = 0;      // 1 and more: inside the loop or branch that is the last step above with a smaller depth
-  int threads = 1;
-  double runs = 1;                                 // in a loop: its iterations
+  int threads = 1;    // that worked on it
+  double runs = 1;    // in a loop: its iterations
   double start = 0, seconds = 0, own_seconds = 0;  // own: without the steps inside
   double flops = 0, bytes = 0;                     // bytes of operands and results
   // The least time that the machine's limits allow, the operands in the cache that they fit in; for a loop the sum of
   // what is inside. `bound` names the limit that decides.
   double limit_seconds = 0;
-  Bound bound = Bound::launch;
+  Bound bound = Bound::launch;  // which limit decides
 };
 
 // Steps added up; loops count by what is inside of them.
 struct ProfileSum {
-  std::string name;
-  std::size_t steps = 0;
-  double seconds = 0, flops = 0, bytes = 0, limit_seconds = 0;
+  std::string name;                                             // the layer, pass or bound
+  std::size_t steps = 0;                                        // how many
+  double seconds = 0, flops = 0, bytes = 0, limit_seconds = 0;  // sums over them
 };
 
+// The steps of a compiled function, timed.
 struct Profile {
-  int runs = 0;
+  int runs = 0;                    // of the function
   std::vector<ProfileStep> steps;  // in the order in which they run, a loop before what is inside
   double seconds() const;          // of one run: the medians of the steps added up
-  double limit_seconds() const;
+  double limit_seconds() const;    // of one run, if every step reached its limit
 
   // By the longest time first. Each adds up to seconds().
   std::vector<ProfileSum> by_layer() const;
-  std::vector<ProfileSum> by_pass() const;
-  std::vector<ProfileSum> by_bound() const;
+  std::vector<ProfileSum> by_pass() const;   // forward, backward, update
+  std::vector<ProfileSum> by_bound() const;  // flops, bandwidth, launch
 
   // A line a step: time, its share of the whole, rates, the share of the limit that is reached and what bounds it; then
   // the sums.

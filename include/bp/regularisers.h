@@ -1,5 +1,9 @@
 // Layers that regularise: dropout of elements, channels and samples, and weights normalised by a gain or by their
 // largest singular value. Part of bp/layers.h.
+//
+//   nn::Dropout dropout(0.5);
+//   nn::init(dropout, Key{42});
+//   assert(sum(dropout(ones({100}))).item() == 100);  // outside of training x itself
 #pragma once
 
 #include <concepts>
@@ -20,15 +24,16 @@ class RandomLayer : public Layer {
   std::string describe() const override;  // "dropout(0.5)"
   void visit(const std::string& path, Visitor& visitor) override;
   void init(Key key) override;
-  double p() const noexcept { return p_; }
+  double p() const noexcept { return p_; }  // the probability that an element goes
 
   Variable rng_state;  // i64[2]: key and counter; not trainable
 
   // What the next mask is drawn from, random_bernoulli(state, shape, 1 - p, place); advances the counter.
   struct Draw {
-    Tensor state;
-    std::uint64_t place = 0;
+    Tensor state;             // i64[2]
+    std::uint64_t place = 0;  // of this layer
   };
+  // Inside or outside of compile; two draws differ.
   Draw draw() const;
 
  protected:
@@ -46,7 +51,7 @@ class RandomLayer : public Layer {
 // Srivastava et al., "Dropout", JMLR 2014, inverted: y = x * Bernoulli(1 - p) / (1 - p).
 class Dropout final : public RandomLayer {
  public:
-  explicit Dropout(double p = 0.5) : RandomLayer("dropout", p) {}
+  explicit Dropout(double p = 0.5) : RandomLayer("dropout", p) {}  // p: of an element
   Tensor operator()(const Tensor& x) const override;
   const char* kind() const noexcept override { return "dropout"; }
   std::unique_ptr<Layer> clone() const override { return std::make_unique<Dropout>(*this); }
@@ -56,7 +61,7 @@ class Dropout final : public RandomLayer {
 // x [N, s.., C] with any number of spatial dimensions (PyTorch's Dropout1d, 2d, 3d).
 class SpatialDropout final : public RandomLayer {
  public:
-  explicit SpatialDropout(double p = 0.5) : RandomLayer("spatial_dropout", p) {}
+  explicit SpatialDropout(double p = 0.5) : RandomLayer("spatial_dropout", p) {}  // p: of a channel
   Tensor operator()(const Tensor& x) const override;
   Shape output_shape(const Shape& in) const override;
   const char* kind() const noexcept override { return "spatial_dropout"; }
@@ -67,7 +72,7 @@ class SpatialDropout final : public RandomLayer {
 // lower limit, and an affine map restores mean 0 and variance 1.
 class AlphaDropout final : public RandomLayer {
  public:
-  explicit AlphaDropout(double p = 0.5) : RandomLayer("alpha_dropout", p) {}
+  explicit AlphaDropout(double p = 0.5) : RandomLayer("alpha_dropout", p) {}  // p: of an element
   Tensor operator()(const Tensor& x) const override;
   const char* kind() const noexcept override { return "alpha_dropout"; }
   std::unique_ptr<Layer> clone() const override { return std::make_unique<AlphaDropout>(*this); }
@@ -77,15 +82,14 @@ class AlphaDropout final : public RandomLayer {
 // branch. Kept ones are divided by 1 - p.
 class DropPath final : public RandomLayer {
  public:
-  explicit DropPath(double p = 0.1) : RandomLayer("drop_path", p) {}
+  explicit DropPath(double p = 0.1) : RandomLayer("drop_path", p) {}  // p: of a sample
   Tensor operator()(const Tensor& x) const override;
   Shape output_shape(const Shape& in) const override;
   const char* kind() const noexcept override { return "drop_path"; }
   std::unique_ptr<Layer> clone() const override { return std::make_unique<DropPath>(*this); }
 };
 
-// ---- weights under a constraint: WeightNorm{Linear{8, 4}}, SpectralNorm{Conv2d{3, 8, 3}}
-// -----------------------------
+// ---- weights under a constraint: WeightNorm{Linear{8, 4}}, SpectralNorm{Conv2d{3, 8, 3}} ------------------------
 
 // Linear, Conv and ConvTranspose.
 template <class L>
@@ -112,6 +116,7 @@ template <class L> constexpr bool is_transposed = false;
 // starts as the layer's own initialiser gave it.
 template <Weighted L> class WeightNorm final : public LayerOf<WeightNorm<L>> {
  public:
+  // Owns the layer.
   explicit WeightNorm(L layer) : layer_(std::move(layer)) {
     weight_g = Variable(ones(Shape{layer_.weight.shape().back()}));
   }
@@ -129,7 +134,7 @@ template <Weighted L> class WeightNorm final : public LayerOf<WeightNorm<L>> {
     layer_.init(key);
     weight_g.set(detail::column_norms(layer_.weight));
   }
-  L& layer() noexcept { return layer_; }
+  L& layer() noexcept { return layer_; }  // the layer inside
 
   Variable weight_g;  // [the last size of the weight]
 
@@ -141,9 +146,10 @@ template <Weighted L> class WeightNorm final : public LayerOf<WeightNorm<L>> {
   L layer_;
 };
 
+// How a SpectralNorm is made.
 struct SpectralNormOptions {
   int iterations = 1;  // of the power method, each time the layer is called in train mode
-  double eps = 1e-12;
+  double eps = 1e-12;  // least norm that is divided by
 };
 
 // Miyato et al., "Spectral normalization for generative adversarial networks", ICLR 2018: the layer with its weight
@@ -151,6 +157,7 @@ struct SpectralNormOptions {
 // weight_v hold the estimate's vectors; they move in train mode only.
 template <Weighted L> class SpectralNorm final : public LayerOf<SpectralNorm<L>> {
  public:
+  // Owns the layer.
   explicit SpectralNorm(L layer, SpectralNormOptions options = {}) : layer_(std::move(layer)), options_(options) {
     const Shape& w = layer_.weight.shape();
     const std::int64_t out = detail::matrix_columns(w, kTransposed);
@@ -171,7 +178,7 @@ template <Weighted L> class SpectralNorm final : public LayerOf<SpectralNorm<L>>
     layer_.init(key);
     detail::init_spectral(layer_.weight, weight_u, weight_v, options_.eps, kTransposed, key);
   }
-  L& layer() noexcept { return layer_; }
+  L& layer() noexcept { return layer_; }  // the layer inside
 
   Variable weight_u, weight_v;  // [out], [the rest]
 

@@ -1,9 +1,12 @@
 // Data larger than memory: sources whose rows stay on disk until a batch wants them. docs/data.md tells how each format
 // is read and shuffled.
 //
-//   auto rows = std::make_shared<data::FileRows>("train_x.npy", "train_y.npy");   // 8 GB of them
-//   auto [train, validation] = data::split(rows, 0.01, Key{1});
+//   io::write_npy("x.npy", Array::zeros(f32, {1000, 8}));
+//   io::write_npy("y.npy", Array::zeros(i64, {1000}));
+//   auto rows = std::make_shared<data::FileRows>("x.npy", "y.npy");
+//   auto [train, validation] = data::split(rows, 0.1, Key{1});
 //   data::DataLoader loader(data::normalized(train, {0.5f}, {0.25f}), {.batch_size = 64, .threads = 2});
+//   assert(loader.batches() == 14);
 //
 // What they keep in memory is said at each; a batch takes its own bytes, once more as they are stored where the dtype
 // differs, for each thread of the loader and each batch that it holds ready.
@@ -23,7 +26,7 @@
 
 namespace bp::data {
 
-using SourcePtr = std::shared_ptr<const Source>;
+using SourcePtr = std::shared_ptr<const Source>;  // how sources are handed around
 
 // Rows of NPY or IDX files (io::ArrayFile). x: [n, ..] and y: [n, ..] as read_npy() and read_idx() make them. Any order
 // costs the same, so a loader shuffles exactly. Kept in memory: targets of up to 32 MiB.
@@ -53,7 +56,7 @@ class CsvRows final : public Source {
   std::int64_t size() const override { return file_.rows(); }
   Batch fetch(std::span<const std::int64_t> rows, Key key = Key{}) const override;
   std::string name() const override { return file_.path(); }
-  const io::CsvFile& file() const noexcept { return file_; }
+  const io::CsvFile& file() const noexcept { return file_; }                   // where the rows come from
   const std::vector<std::string>& inputs() const noexcept { return inputs_; }  // names of the columns
 
  private:
@@ -118,6 +121,7 @@ class ForwardCsv final : public Source {
 
 // ---- Tokens ---------------------------------------------------------------------------------------------------------
 
+// What files of ids look like.
 struct TokenFileOptions {
   std::string type = "u16";  // of files that are not NPY: u8, u16, u32 or i32, little-endian
   std::int64_t header = 0;   // bytes to skip at the beginning of each of them
@@ -132,16 +136,17 @@ class TokenFiles {
   // for a shard that does not hold integers [n].
   explicit TokenFiles(const std::string& path, const TokenFileOptions& options = {});
 
-  std::int64_t size() const noexcept { return end_ - begin_; }  // ids
-  std::size_t shards() const noexcept { return shards_->size(); }
-  std::uint64_t file_bytes() const noexcept;  // of all shards
-  const std::string& name() const noexcept { return name_; }
+  std::int64_t size() const noexcept { return end_ - begin_; }     // ids
+  std::size_t shards() const noexcept { return shards_->size(); }  // files
+  std::uint64_t file_bytes() const noexcept;                       // of all shards
+  const std::string& name() const noexcept { return name_; }       // the path or pattern
   // Ids [first, first + n). Throws Error(value) outside [0, size()).
   void read(std::int64_t first, std::span<std::int64_t> to) const;
   void expect(std::int64_t first, std::int64_t n) const noexcept;  // as ArrayFile::expect()
   // The path of the shard that holds an id, and its place there: "x_01.bin, id 17".
   std::string where(std::int64_t id) const;
 
+  // Ids [begin, end) as a sequence of its own, of the same files. Throws Error(value) outside [0, size()).
   TokenFiles part(std::int64_t begin, std::int64_t end) const;
   // {training, validation}: as split_text().
   std::pair<TokenFiles, TokenFiles> split(double fraction) const;

@@ -1,4 +1,8 @@
 // Tensor: an immutable value, an output of a node in a graph that is evaluated when somebody looks.
+//
+//   const Tensor x = Tensor::from<float>({1, 2, 3, 4, 5, 6}, {2, 3});
+//   const Tensor y = sum(x * x, {1});                               // recorded
+//   assert(y.to_vector<float>() == (std::vector<float>{14, 77}));  // computed
 #pragma once
 
 #include <cstdint>
@@ -18,8 +22,9 @@ namespace bp {
 
 // What is known of a tensor before it is computed.
 struct Type {
-  DType dtype = DType::f32;
-  Shape shape;
+  DType dtype = DType::f32;  // of the elements
+  Shape shape;               // sizes of the dimensions
+  // Of all elements.
   std::size_t bytes() const noexcept { return static_cast<std::size_t>(shape.numel()) * size_of(dtype); }
   std::string str() const;  // "f32[64, 784]"
   friend bool operator==(const Type&, const Type&) = default;
@@ -29,9 +34,9 @@ namespace detail {
 struct Node;
 }
 
-// Copies are cheap (a reference). All memory is row-major and contiguous; images are [N, H, W, C].
-// Outside `compile` an operation only records itself; data(), item() or an optimizer update computes what they need.
-// Inside `compile` a Tensor is symbolic: reading it throws Error(trace).
+// An immutable value, computed or not yet. Copies are cheap (a reference). All memory is row-major and contiguous;
+// images are [N, H, W, C]. Outside `compile` an operation only records itself; data(), item() or an optimizer update
+// computes what they need. Inside `compile` a Tensor is symbolic: reading it throws Error(trace).
 class Tensor {
  public:
   Tensor() = default;  // undefined: only assignment and defined() are allowed
@@ -52,13 +57,13 @@ class Tensor {
     return from(values, Shape{static_cast<std::int64_t>(values.size())});
   }
 
-  bool defined() const noexcept { return node_ != nullptr; }
-  const Type& type() const;
-  const Shape& shape() const { return type().shape; }
-  DType dtype() const { return type().dtype; }
-  int rank() const { return shape().rank(); }
-  std::int64_t numel() const { return shape().numel(); }
-  std::int64_t size(int axis) const;  // negative axes count from the end
+  bool defined() const noexcept { return node_ != nullptr; }  // false only of Tensor()
+  const Type& type() const;                                   // without computing anything
+  const Shape& shape() const { return type().shape; }         // sizes of the dimensions
+  DType dtype() const { return type().dtype; }                // of the elements
+  int rank() const { return shape().rank(); }                 // dimensions
+  std::int64_t numel() const { return shape().numel(); }      // elements
+  std::int64_t size(int axis) const;                          // negative axes count from the end
 
   // The elements, row-major; evaluates. Throws Error(dtype) when T is not the tensor's element type. The span lives as
   // long as this Tensor or a copy of it.
@@ -77,8 +82,8 @@ class Tensor {
 
   // Internal: the node behind the value.
   Tensor(std::shared_ptr<detail::Node> node, std::uint32_t output) : node_(std::move(node)), output_(output) {}
-  const std::shared_ptr<detail::Node>& node() const noexcept { return node_; }
-  std::uint32_t output() const noexcept { return output_; }
+  const std::shared_ptr<detail::Node>& node() const noexcept { return node_; }  // shared by its outputs
+  std::uint32_t output() const noexcept { return output_; }                     // which output of the node
 
  private:
   static Tensor copy_of(const void* data, std::size_t count, DType dtype, const Shape& shape);
@@ -99,10 +104,12 @@ Tensor watch(const Tensor& x);
 
 // Train or evaluation: an option of the call (compile's, or ModeScope), not of a module.
 enum class Mode { eval, train };
+// Of this thread: that of the innermost ModeScope or compiled step; eval outside of both.
 Mode current_mode() noexcept;
+// Sets current_mode() of this thread while it lives.
 class ModeScope {
  public:
-  explicit ModeScope(Mode mode) noexcept;
+  explicit ModeScope(Mode mode) noexcept;  // what layers see until the scope ends
   ~ModeScope();
   ModeScope(const ModeScope&) = delete;
   ModeScope& operator=(const ModeScope&) = delete;
@@ -115,7 +122,7 @@ class ModeScope {
 // ("layer_norm"). Errors, profiles and exports show it.
 class Scope {
  public:
-  explicit Scope(std::string_view name);
+  explicit Scope(std::string_view name);  // inside of those that are open
   ~Scope();
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;

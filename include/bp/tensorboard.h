@@ -1,8 +1,7 @@
 // Event files, which TensorBoard shows (tensorboard --logdir runs): scalars, histograms, images and text by step.
 //
-//   io::EventWriter events("runs/net/events/train");
-//   events.scalar("loss", loss, step);
-//   events.histogram("hidden.weight", to_array(model.hidden.weight), step);
+//   io::EventWriter events("events");
+//   for (int step = 0; step < 10; ++step) events.scalar("loss", 1.0 / (step + 1), step);
 //   events.flush();
 //
 // Each writer begins a new file in its folder; TensorBoard reads all files of a folder as one run. Records are framed
@@ -19,6 +18,7 @@
 
 namespace bp::io {
 
+// A folder's event files: one a writer.
 class EventWriter {
  public:
   // Makes the folder, and FOLDER/events.out.tfevents.SECONDS.HOST.PROCESS.NUMBER in it. A run that goes on gives the
@@ -40,7 +40,7 @@ class EventWriter {
 
   // Hands what was written to the system: it then survives the end of the program.
   void flush();
-  const std::string& path() const noexcept { return path_; }
+  const std::string& path() const noexcept { return path_; }  // of the file
 
  private:
   void add(std::string_view event);

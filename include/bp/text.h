@@ -1,9 +1,10 @@
 // Text as data: a file becomes ids of its characters or bytes, and blocks of ids with what follows each.
 //
-//   data::Text text = data::load_text("poems.txt", data::TextUnit::character);
-//   auto [train, validation] = data::split_text(text.ids, 0.1);               // the last tenth
-//   data::DataLoader loader(std::make_shared<data::TextBlocks>(train, 64, data::random_blocks(3000)), {.batch_size =
-//   12});
+//   io::write_file("poem.txt", "so much depends upon a red wheel barrow");
+//   const data::Text text = data::load_text("poem.txt", data::TextUnit::character);
+//   auto blocks = std::make_shared<data::TextBlocks>(text.ids, 16, data::random_blocks(100));
+//   data::DataLoader loader(blocks, {.batch_size = 10});
+//   assert(loader.next()->y.shape == Shape({10, 16}));  // what follows each character of x
 #pragma once
 
 #include <cstdint>
@@ -17,6 +18,7 @@
 
 namespace bp::data {
 
+// What an id stands for.
 enum class TextUnit {
   character,  // Unicode code points of UTF-8; the vocabulary is those that occur
   byte        // ids 0 to 255, whatever the encoding
@@ -25,13 +27,14 @@ enum class TextUnit {
 // What ids stand for. Copies are cheap to make and equal when they mean the same.
 class Vocabulary {
  public:
+  // The 256 bytes.
   static Vocabulary bytes();
   // The distinct code points of `text`, ascending. Throws Error(format), opened by `name`, with the offset of a byte
   // that is not UTF-8; Error(value) for an empty text.
   static Vocabulary of(std::string_view text, std::string_view name = "text");
 
-  std::int64_t size() const noexcept;
-  TextUnit unit() const noexcept { return unit_; }
+  std::int64_t size() const noexcept;               // ids
+  TextUnit unit() const noexcept { return unit_; }  // what an id stands for
   // All characters, by id, in UTF-8: what of() makes the same vocabulary from. Empty for bytes.
   std::string characters() const;
 
@@ -52,9 +55,10 @@ class Vocabulary {
   std::vector<char32_t> points_;  // by id, ascending; empty for bytes
 };
 
+// A text that was read.
 struct Text {
-  Vocabulary vocabulary;
-  Array ids;  // [n], u8 or i32
+  Vocabulary vocabulary;  // of what occurs in it, or the one that was given
+  Array ids;              // [n], u8 or i32
 };
 
 // Plain or gzip. Throws Error(io) when the file cannot be read, Error(format) when it is empty or not UTF-8.
@@ -89,8 +93,8 @@ class TextBlocks final : public Source {
 
   std::string name() const override { return name_; }
 
-  std::int64_t context() const noexcept { return context_; }
-  const Array& ids() const noexcept { return ids_; }
+  std::int64_t context() const noexcept { return context_; }  // ids of a block
+  const Array& ids() const noexcept { return ids_; }          // of the whole text
 
  private:
   std::int64_t start_of(std::int64_t row, Key key) const;

@@ -1,8 +1,15 @@
 // Training: epochs over a loader, metrics, validation, schedules, early stopping, checkpoints. The library draws and
 // prints nothing: what happens is told through callbacks.
 //
-//   train::Trainer trainer(model, cross_entropy_loss, opt, {.epochs = 8, .task = train::Task::classification});
-//   train::Result r = trainer.fit(train_loader, &test_loader);
+//   const data::ArrayDataset set(Array::zeros(f32, {64, 4}), Array::zeros(i64, {64}));
+//   data::DataLoader loader(set, {.batch_size = 16});
+//   nn::Linear model(4, 3);
+//   nn::init(model, Key{42});
+//   optim::Adam opt(model);
+//   const train::Loss loss = [](const Tensor& y, const Tensor& t) { return cross_entropy(y, t); };
+//   train::Trainer trainer(model, loss, opt, {.epochs = 3});
+//   const train::Result r = trainer.fit(loader);
+//   assert(r.history.size() == 3 && r.steps == 12);
 #pragma once
 
 #include <cstdint>
@@ -28,6 +35,7 @@ namespace bp {
 
 // The same memory, without a copy.
 Tensor to_tensor(const Array& array);
+// The same memory; computes the tensor first.
 Array to_array(const Tensor& tensor);
 
 namespace train {
@@ -42,7 +50,7 @@ enum class Task {
 // Exact over all samples seen, whatever the sizes of the batches. NaN where the task has no such metric. Those of
 // training batches are loss, accuracy, mae, rmse and r2; evaluation makes them all (bp/metrics.h).
 struct Metrics {
-  std::int64_t samples = 0;
+  std::int64_t samples = 0;      // over which the rest is computed
   double loss = metrics::kNone;  // mean over samples of their batch's loss
   // classification: share of argmax(output) == target; binary: of (output > 0) == (target > 0.5).
   double accuracy = metrics::kNone;
@@ -65,31 +73,33 @@ struct Progress {
   std::int64_t epoch = 0, epochs = 0;   // the one that runs, from 0 on, of how many
   std::int64_t batch = 0, batches = 0;  // done in this epoch, of how many
   std::int64_t step = 0;                // updates since the beginning of the run
-  double lr = 0;
-  Metrics running;  // of this epoch so far
-  double samples_per_second = 0;
-  double seconds_left = 0;  // of the whole run, validation not counted
+  double lr = 0;                        // of the step just taken
+  Metrics running;                      // of this epoch so far
+  double samples_per_second = 0;        // of the last batches
+  double seconds_left = 0;              // of the whole run, validation not counted
 };
 
 // After an epoch: a row of the history.
 struct Epoch {
-  std::int64_t epoch = 0;  // from 1 on
-  double lr = 0;           // at its last step
-  Metrics train;
-  std::optional<Metrics> validation;
-  double seconds = 0;  // of training, without validation
+  std::int64_t epoch = 0;             // from 1 on
+  double lr = 0;                      // at its last step
+  Metrics train;                      // over the epoch's batches
+  std::optional<Metrics> validation;  // unset without validation data
+  double seconds = 0;                 // of training, without validation
   // Seconds of them that training waited for data; the rest it computed.
   double waited = 0;
 };
 
+// Why a run ended.
 enum class Stop { epochs, early_stopping, converged, interrupted, max_steps, max_seconds, target };
 const char* name_of(Stop stop) noexcept;  // "epochs", "early stopping", ...
 
+// What fit() returns.
 struct Result {
-  Stop stop = Stop::epochs;
+  Stop stop = Stop::epochs;    // why it ended
   std::vector<Epoch> history;  // with the epochs of the run that was resumed
   std::int64_t steps = 0;      // updates
-  int rollbacks = 0;
+  int rollbacks = 0;           // how often a run that diverged went back
 };
 
 // Something that follows a run, as a logger does. All members may stay as they are; they are called by the thread that
@@ -98,17 +108,17 @@ class Callback {
  public:
   virtual ~Callback() = default;
   virtual void on_begin(const std::vector<Epoch>& /*history*/) {}  // of a resumed run: its epochs so far
-  virtual void on_step(const Progress&) {}
-  virtual void on_epoch(const Epoch&) {}  // before the epoch's checkpoint
-  virtual void on_checkpoint(const std::string& /*path*/) {}
-  virtual void on_warning(const std::string& /*message*/) {}
-  virtual void on_end(const Result&) {}
+  virtual void on_step(const Progress&) {}                         // after each update
+  virtual void on_epoch(const Epoch&) {}                           // before the epoch's checkpoint
+  virtual void on_checkpoint(const std::string& /*path*/) {}       // a checkpoint is on the disk
+  virtual void on_warning(const std::string& /*message*/) {}       // what `bp train` prints as a warning
+  virtual void on_end(const Result&) {}                            // the run is over, also on an interruption
   // Asked after each step: true stops as an interruption does, saving first.
   virtual bool wants_to_stop() { return false; }
   // What a resumed run must find again, kept in checkpoints under name(); empty: nothing.
   virtual std::string name() const { return {}; }
-  virtual std::string state() const { return {}; }
-  virtual void restore(const std::string& /*state*/) {}
+  virtual std::string state() const { return {}; }       // text of any kind
+  virtual void restore(const std::string& /*state*/) {}  // what state() gave
 };
 
 // Where and when the whole state of training is kept: files FOLDER/step-NNNNNNNNN.safetensors, each written whole or
@@ -127,13 +137,14 @@ struct CheckpointOptions {
 std::string newest_checkpoint(const std::string& folder,
                               const std::function<void(const std::string& reason)>& skipped = {});
 
+// How a Trainer trains. Fields that are left alone do nothing.
 struct Options {
-  std::int64_t epochs = 10;
-  Task task = Task::classification;
-  int threads = 0;                // as CompileOptions
-  DType precision = f32;          // of training steps, as CompileOptions; evaluation is in f32
-  std::size_t memory_budget = 0;  // of training steps, as CompileOptions
-  std::int64_t top_k = 0;         // of Metrics::top_k; 0: none
+  std::int64_t epochs = 10;          // the whole run, those before a resume included
+  Task task = Task::classification;  // decides the metrics
+  int threads = 0;                   // as CompileOptions
+  DType precision = f32;             // of training steps, as CompileOptions; evaluation is in f32
+  std::size_t memory_budget = 0;     // of training steps, as CompileOptions
+  std::int64_t top_k = 0;            // of Metrics::top_k; 0: none
 
   // Batches whose gradients are averaged before an update: an update of `accumulate` batches of b rows is one of a
   // batch of accumulate * b rows (but for batch norm, which sees b), in the memory of b. The last update of an epoch
@@ -143,7 +154,7 @@ struct Options {
   // The rate of an update (or of an epoch), counted from 0; empty: the optimizer's own. The optimizer's lr is set
   // before each update.
   Schedule schedule = {};
-  bool schedule_by_epoch = false;
+  bool schedule_by_epoch = false;  // count epochs instead of updates
   // Watches as `watch` says. Not together with a schedule.
   std::optional<ReduceOnPlateauOptions> reduce_on_plateau = {};
 
@@ -152,7 +163,7 @@ struct Options {
   std::string watch = "loss";
   // Stops when the watched metric has not become better by more than min_delta for `patience` epochs; 0: never.
   std::int64_t patience = 0;
-  double min_delta = 0;
+  double min_delta = 0;  // what counts as better
   // Stops when the training loss changed by less than tolerance * |loss| from one epoch to the next; 0: never.
   double tolerance = 0;
   std::optional<double> target = {};  // stops at the end of an epoch whose watched metric is as good as this
@@ -177,36 +188,38 @@ struct Options {
   // each checkpoint.every_steps), and on with rollback_factor times the rate, instead of stopping. Checkpoints then are
   // not written by the clock, so that a resumed run goes back to the same places.
   int rollbacks = 0;
-  double rollback_factor = 0.5;
+  double rollback_factor = 0.5;  // in (0, 1)
 
-  CheckpointOptions checkpoint = {};
+  CheckpointOptions checkpoint = {};  // none unless a folder is given
   // The parameters of the epoch with the best watched metric; empty: nowhere.
   std::string best_model = {};
   Metadata metadata = {};  // goes into all these files
 
-  std::function<void(const Progress&)> on_step = {};
-  std::function<void(const Epoch&)> on_epoch = {};  // before the epoch's checkpoint
-  std::function<void(const std::string&)> on_warning = {};
-  std::function<bool()> interrupted = {};  // asked after each update: true stops, saving first
-  std::vector<std::shared_ptr<Callback>> callbacks = {};
+  std::function<void(const Progress&)> on_step = {};        // after each update
+  std::function<void(const Epoch&)> on_epoch = {};          // before the epoch's checkpoint
+  std::function<void(const std::string&)> on_warning = {};  // something is odd, but the run goes on
+  std::function<bool()> interrupted = {};                   // asked after each update: true stops, saving first
+  std::vector<std::shared_ptr<Callback>> callbacks = {};    // told of everything, in order
 };
 
 // A range test: the rate grows from step to step by the same factor, and the loss tells which ones work. Smith,
 // "Cyclical learning rates for training neural networks", WACV 2017.
 struct RateSearchOptions {
-  double low = 1e-7, high = 10;
-  std::int64_t steps = 100;
-  double smoothing = 0.9;  // of the losses: an exponential mean, without bias towards its start
-  double stop_factor = 4;  // stops where the smoothed loss exceeds so many times its least
+  double low = 1e-7, high = 10;  // rates at the ends
+  std::int64_t steps = 100;      // at most
+  double smoothing = 0.9;        // of the losses: an exponential mean, without bias towards its start
+  double stop_factor = 4;        // stops where the smoothed loss exceeds so many times its least
 };
+// What find_rate() saw.
 struct RateSearch {
   std::vector<double> rates, losses;  // of the steps taken; losses smoothed
   double suggestion = 0;              // where the loss falls fastest; 0 when it never fell
 };
 
-using Forward = std::function<Tensor(const Tensor&)>;
+using Forward = std::function<Tensor(const Tensor&)>;                            // a model: x to outputs
 using Loss = std::function<Tensor(const Tensor& output, const Tensor& target)>;  // the mean over the batch
 
+// Trains a model with a loss and an optimizer.
 class Trainer {
  public:
   // Keep model and optimizer alive and in place. Throws Error(value) for options out of their range.

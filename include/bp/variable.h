@@ -1,4 +1,9 @@
 // Variable: a shared cell of state (a parameter, an optimizer moment, a learning rate, a counter, a random key).
+//
+//   Variable count(scalar(0), false);
+//   auto step = compile([&](Tensor x) { count.set(count.get() + sum(x)); });
+//   step(ones({3}));
+//   assert(count.get().item() == 3);
 #pragma once
 
 #include <memory>
@@ -12,42 +17,43 @@ namespace detail {
 struct Cell;
 }
 
-// Reads and assignments keep program order, also while `compile` traces: a read after an assignment sees the new value.
-// If tracing throws, nothing is assigned. Copying a Variable copies its state (a new cell); moving keeps its identity;
-// alias() shares it.
+// A cell of state that is read and assigned. Both keep program order, also while `compile` traces: a read after an
+// assignment sees the new value. If tracing throws, nothing is assigned. Copying a Variable copies its state (a new
+// cell); moving keeps its identity; alias() shares it.
 class Variable {
  public:
   Variable() = default;
   // `trainable` marks a parameter: nn::parameters() lists it. The value is evaluated at once.
   explicit Variable(const Tensor& initial, bool trainable = true);
   Variable(const Variable& other);
-  Variable& operator=(const Variable& other);
+  Variable& operator=(const Variable& other);  // the other's state in a new cell
   Variable(Variable&&) noexcept = default;
   Variable& operator=(Variable&&) noexcept = default;
 
-  bool defined() const noexcept { return cell_ != nullptr; }
+  bool defined() const noexcept { return cell_ != nullptr; }  // false only of Variable()
   // Another handle on the same cell (weight tying, optimizers).
   Variable alias() const;
-  bool same_cell(const Variable& other) const noexcept { return cell_ == other.cell_; }
+  bool same_cell(const Variable& other) const noexcept { return cell_ == other.cell_; }  // whether both are one state
 
   // The current value. Inside compile: symbolic.
   Tensor get() const;
-  operator Tensor() const { return get(); }
+  operator Tensor() const { return get(); }  // get()
   // Assigns. Throws Error(shape / dtype) when the type differs, naming the variable. Outside compile evaluates at once.
   void set(const Tensor& value);
   void set(double value);  // fills; no retrace of compiled steps
 
-  const Type& type() const;
-  const Shape& shape() const { return type().shape; }
-  DType dtype() const { return type().dtype; }
-  const std::string& name() const;
-  void set_name(std::string name);
-  bool trainable() const;
-  void set_trainable(bool trainable);
+  const Type& type() const;                            // does not change, whatever is assigned
+  const Shape& shape() const { return type().shape; }  // sizes of the dimensions
+  DType dtype() const { return type().dtype; }         // of the elements
+  const std::string& name() const;                     // its path in the model, or what set_name() said; for messages
+  void set_name(std::string name);                     // for messages and profiles
+  bool trainable() const;                              // whether nn::parameters() lists it
+  void set_trainable(bool trainable);                  // freezes or thaws a parameter
   // Number of the latest assignment; grows by one with each.
   std::uint64_t version() const;
 
-  const std::shared_ptr<detail::Cell>& cell() const noexcept { return cell_; }
+  const std::shared_ptr<detail::Cell>& cell() const noexcept { return cell_; }  // for the library's own use
+  // For the library's own use.
   explicit Variable(std::shared_ptr<detail::Cell> cell) noexcept : cell_(std::move(cell)) {}
 
  private:
