@@ -41,9 +41,8 @@ int eval(const EvalOptions& o) {
 int predict(const PredictOptions& o) {
   const train::Config c = train::read_run(o.run);
   const train::Inputs inputs = train::load_inputs(c, o.input);
-  const Array predictions = train::predict(c, train::load_model(c, o.run), inputs.x);
-  train::write_predictions(c, predictions, o.output, inputs.names);
-  fmt::print("{}: {} rows\n", o.output, predictions.rows());
+  const std::int64_t rows = train::write_predictions(c, train::load_model(c, o.run), inputs, o.output);
+  fmt::print("{}: {} rows\n", o.output, rows);
   return kOk;
 }
 

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "io/csv_table.h"
+#include "io/csv_writer.h"
 
 namespace bp::io {
 
@@ -109,27 +110,43 @@ Array Table::one_hot(std::span<const std::string> names, DType dtype) const {
   return wide.matrix(all, dtype);
 }
 
-void write_csv(const std::string& path, const Table& table, char delimiter) {
+void CsvWriter::check(const Table& table) const {
   for (const Column& c : table.columns)
     if (c.values.shape != Shape{table.rows()})
       fail(ErrorKind::shape, "[write_csv] column \"{}\" has shape {}, expected [{}]", c.name, c.values.shape,
            table.rows());
-  AtomicWriter out(path);
-  const auto separate = [&](const Column& c) {
-    if (&c != &table.columns.front()) out.write(&delimiter, 1);
-  };
+  for (std::size_t i = 0; begun_ && i < std::max(names_.size(), table.columns.size()); ++i)
+    if (i >= names_.size() || i >= table.columns.size() || table.columns[i].name != names_[i])
+      fail(ErrorKind::value, "[write_csv] column {}: expected {}, got {}", i, i < names_.size() ? names_[i] : "no more",
+           i < table.columns.size() ? table.columns[i].name : "none");
+}
+
+void CsvWriter::begin(const Table& table) {
+  begun_ = true;
+  std::string line;
   for (const Column& c : table.columns) {
-    separate(c);
-    out.write(quoted_where_needed(c.name, delimiter));
+    names_.push_back(c.name);
+    if (names_.size() > 1) line += delimiter_;
+    line += quoted_where_needed(c.name, delimiter_);
   }
-  out.write("\n");
+  out_.write(line + "\n");
+}
+
+void CsvWriter::append(const Table& table) {
+  check(table);
+  if (!begun_) begin(table);
   for (std::int64_t i = 0; i < table.rows(); ++i) {
     for (const Column& c : table.columns) {
-      separate(c);
-      out.write(cell(c, i, delimiter));
+      if (&c != &table.columns.front()) out_.write(&delimiter_, 1);
+      out_.write(cell(c, i, delimiter_));
     }
-    out.write("\n");
+    out_.write("\n");
   }
+}
+
+void write_csv(const std::string& path, const Table& table, char delimiter) {
+  CsvWriter out(path, delimiter);
+  out.append(table);
   out.commit();
 }
 

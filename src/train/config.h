@@ -97,10 +97,11 @@ Datasets load_datasets(Config& config);
 enum class Split { train, validation, test };
 // One split, treated as the configuration of a finished run says.
 SourcePtr load_split(Config& config, Split split);
-// Inputs alone, for predictions: [N, input..]. The format is told by the name: .csv, .npy, otherwise IDX; for a model
-// of images from folders a folder or one image, whose paths then name the rows.
+// Inputs alone, for predictions: x [N, input..], without targets. The format is told by the name: .csv, .npy, otherwise
+// IDX; for a model of images from folders a folder or one image, whose paths then name the rows. Images are decoded
+// when they are fetched; other files are streamed as those of training are.
 struct Inputs {
-  Array x;
+  SourcePtr rows;
   std::vector<std::string> names;  // of the rows; empty where they have none
 };
 Inputs load_inputs(const Config& config, const std::string& path);
@@ -130,13 +131,20 @@ void record_moments(Config& config, const data::Moments& moments, DType inputs);
 augment::Pipeline altering(const Config& config);
 Config without_moments(const Config& config);
 io::CsvOptions csv_options(const Config& config);
+// Of tables to predict: without the target, and no row may be left out.
+io::CsvOptions input_options(const Config& config);
 // Keeps the input columns and the texts of ids of a table, so that other files are read alike.
 void record_columns(Config& config, const io::Table& table);
 
 // Files that stay on disk (config_stream.cc).
 bool is_streamed(const Config& config, const Files& files);
+bool is_compressed(const std::string& path);
+// Throws Error(value), with the remedy, for a text that is more than memory holds together with its ids.
+void check_text_fits(const std::string& path);
 Datasets load_streams(Config& config);
 SourcePtr load_stream(Config& config, const Files& files);
+// Rows to predict: of a table, or of an NPY or IDX file.
+SourcePtr load_input_stream(const Config& config, const std::string& path, bool table);
 // One split that is no part of the training file, from memory or disk.
 SourcePtr load_whole(Config& config, const Files& files);
 

@@ -144,6 +144,14 @@ io::CsvOptions csv_options(const Config& c) {
   return options;
 }
 
+io::CsvOptions input_options(const Config& c) {
+  io::CsvOptions options = c.data.csv;   // the target need not be there
+  options.missing = io::Missing::error;  // every row gets its prediction
+  std::erase(options.categorical, c.data.target);
+  options.categories.erase(c.data.target);
+  return options;
+}
+
 void record_columns(Config& c, const io::Table& table) {
   DataConfig& d = c.data;
   Node& tree = subtable(c.root, "data");
@@ -319,15 +327,13 @@ Inputs load_inputs(const Config& c, const std::string& path) {
   if (c.data.format == "tokens")
     fail(ErrorKind::config, "{}: the model was trained on tokens: expected bp eval, or nn::generate() in C++", path);
   if (c.data.format == "images") return load_image_inputs(c, path);
+  const bool table = path.ends_with(".csv") || path.ends_with(".csv.gz");
+  if (table && c.data.format != "csv")
+    fail(ErrorKind::config, "{}: the model was trained on {} files: expected those", path, c.data.format);
+  if (is_streamed(c, {path, {}})) return {load_input_stream(c, path, table), {}};
   Array x;
-  if (path.ends_with(".csv") || path.ends_with(".csv.gz")) {
-    if (c.data.format != "csv")
-      fail(ErrorKind::config, "{}: the model was trained on {} files: expected those", path, c.data.format);
-    io::CsvOptions options = c.data.csv;   // the target need not be there
-    options.missing = io::Missing::error;  // every row gets its prediction
-    std::erase(options.categorical, c.data.target);
-    options.categories.erase(c.data.target);
-    x = input_columns(c, io::read_csv(path, options));
+  if (table) {
+    x = input_columns(c, io::read_csv(path, input_options(c)));
   } else if (path.ends_with(".npy")) {
     x = io::read_npy(path);
     if (is_float(x.dtype)) x = convert(x, c.dtype);
@@ -335,7 +341,8 @@ Inputs load_inputs(const Config& c, const std::string& path) {
     x = io::read_idx(path);
   }
   data::check_finite(x, path.c_str());
-  return {transformed(c, data::ArrayDataset(reshaped_inputs(c, x, path))).all().x, {}};
+  return {std::make_shared<const data::ArrayDataset>(transformed(c, data::ArrayDataset(reshaped_inputs(c, x, path)))),
+          {}};
 }
 
 }  // namespace bp::train

@@ -50,6 +50,25 @@ void find_moments(Config& c, const ImageFolder& folder) {
   d.normalize = false;
 }
 
+// Images to predict, by their paths.
+class ImagePaths final : public data::Source {
+ public:
+  ImagePaths(std::vector<std::string> paths, const Config& c)
+      : paths_(std::move(paths)), options_(folder_options(c)), pipeline_{normalization(c.data, scaled_by(c.data))} {}
+  std::int64_t size() const override { return static_cast<std::int64_t>(paths_.size()); }
+  data::Batch fetch(std::span<const std::int64_t> rows, Key) const override {
+    std::vector<std::string> paths;
+    for (const std::int64_t row : rows) paths.push_back(paths_.at(static_cast<std::size_t>(row)));
+    return {pipeline_(data::load_images(paths, options_), Key{}), {}};
+  }
+  std::string name() const override { return paths_.front(); }
+
+ private:
+  std::vector<std::string> paths_;
+  data::ImageFolderOptions options_;
+  augment::Pipeline pipeline_;
+};
+
 }  // namespace
 
 Datasets load_image_folders(Config& c) {
@@ -81,9 +100,8 @@ SourcePtr load_image_folder(Config& c, Split split) {
 
 Inputs load_image_inputs(const Config& c, const std::string& path) {
   std::vector<std::string> paths = data::image_paths(path);
-  const Array images = data::load_images(paths, folder_options(c));
-  const augment::Pipeline pipeline{normalization(c.data, scaled_by(c.data))};
-  return {pipeline(images, Key{}), std::move(paths)};
+  auto rows = std::make_shared<const ImagePaths>(paths, c);
+  return {std::move(rows), std::move(paths)};
 }
 
 }  // namespace bp::train

@@ -60,6 +60,10 @@ constexpr KeyRule kKeys[] = {
     {"data", "images", "max_pixels", K::integer, "67108864", kFromOne, "", "of one image; larger ones are refused"},
     {"data", "text", "unit", K::text, "\"char\"", kAny, "char byte",
      "of the ids: code points of UTF-8, or bytes, which are 256 whatever the file"},
+    {"data", "text", "stream", K::boolean, kAbsent, kAny, "",
+     "of bytes: read blocks from disk when a batch wants them; unless given, where the file is larger than a quarter "
+     "of "
+     "the memory. Characters are always in memory"},
     {"data", "text", "vocabulary", K::text, kAbsent, kAny, "",
      "all characters, in the order of their ids; those of the training file unless given. The run's config.toml "
      "records it"},

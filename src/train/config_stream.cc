@@ -39,11 +39,6 @@ std::uint64_t size_at(const std::string& path) {
 
 std::uint64_t size_of_files(const Files& f) { return size_at(f.inputs) + (f.targets.empty() ? 0 : size_at(f.targets)); }
 
-bool is_compressed(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return file.get() == 0x1f && file.get() == 0x8b;
-}
-
 // Compressed, or several files.
 bool reads_forward(const Files& f) {
   const auto forward = [](const std::string& path) {
@@ -67,7 +62,8 @@ class Fitted final : public data::Source {
     data::Batch batch = source_->fetch(rows, key);
     if (is_float(batch.x.dtype) && config_.data.format != "idx") batch.x = convert(batch.x, config_.dtype);
     data::check_finite(batch.x, inputs_.c_str(), rows);
-    return {reshaped_inputs(config_, batch.x, inputs_), adapted_targets(config_, batch.y, targets_, rows)};
+    Array x = reshaped_inputs(config_, batch.x, inputs_);
+    return {std::move(x), batch.y.buffer ? adapted_targets(config_, batch.y, targets_, rows) : Array{}};
   }
 
  private:
@@ -141,6 +137,21 @@ void refuse_choices(const Config& c, const data::Source& source) {
 
 }  // namespace
 
+bool is_compressed(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return file.get() == 0x1f && file.get() == 0x8b;
+}
+
+void check_text_fits(const std::string& path) {
+  const std::uint64_t bytes = size_at(path), memory = memory_bytes();
+  if (2 * bytes <= memory) return;  // the text, and an id of a byte or more for each of its characters
+  fail(ErrorKind::value,
+       "{}: {:.1f} GB of text and their ids do not fit into {:.1f} GB of memory: expected data.unit = \"byte\", of "
+       "which "
+       "the file stays on disk, or data.format = \"tokens\", ids that a tokenizer made of it",
+       path, static_cast<double>(bytes) / 1e9, static_cast<double>(memory) / 1e9);
+}
+
 bool is_streamed(const Config& c, const Files& files) {
   constexpr std::uint64_t kShare = 4;
   constexpr std::uint64_t kExpansion = 4;  // of what is compressed, about
@@ -151,6 +162,21 @@ bool is_streamed(const Config& c, const Files& files) {
 
 SourcePtr load_stream(Config& c, const Files& files) {
   const SourcePtr rows = open_files(c, files, false);
+  return scaled(c, rows, dtype_of_inputs(rows));
+}
+
+SourcePtr load_input_stream(const Config& c, const std::string& path, bool table) {
+  const bool forward = reads_forward({path, {}});
+  SourcePtr rows;
+  if (table && forward)
+    rows = std::make_shared<const data::ForwardCsv>(path, "", input_options(c), data::ForwardOptions{}, c.data.one_hot);
+  else if (table)
+    rows = std::make_shared<const data::CsvRows>(io::CsvFile(path, input_options(c)), "", c.data.one_hot);
+  else if (forward)
+    rows = std::make_shared<const data::ForwardArrays>(path);
+  else
+    rows = std::make_shared<const data::FileRows>(path);
+  rows = std::make_shared<const Fitted>(std::move(rows), c, Files{path, {}});
   return scaled(c, rows, dtype_of_inputs(rows));
 }
 

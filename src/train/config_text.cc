@@ -29,7 +29,18 @@ SourcePtr blocks(const Config& c, const Array& ids, bool training, const std::st
       ids, d.context, training ? data::random_blocks(d.blocks) : data::strided_blocks(d.stride), name);
 }
 
+// Bytes are their own ids, so their file can be read as one of tokens.
+bool stays_on_disk(const Config& c) {
+  if (c.data.vocabulary->unit() != data::TextUnit::byte || !is_streamed(c, c.data.train)) return false;
+  for (const std::optional<Files>& files : {std::optional(c.data.train), c.data.validation, c.data.test})
+    if (files && is_compressed(files->inputs))
+      fail(ErrorKind::config, "{}: is compressed, but text that is streamed is read from random places: decompress it",
+           files->inputs);
+  return true;
+}
+
 Array ids_of(const Config& c, Split split) {
+  check_text_fits(files_of(c, split).inputs);
   return data::load_text(files_of(c, split).inputs, *c.data.vocabulary).ids;
 }
 
@@ -61,6 +72,7 @@ void read_vocabulary(Config& c, const std::string& folder) {
     const Node& file = *s.value("train");
     if (file.kind != Node::Kind::text) s.wrong("train", "with format = \"text\" expected a path, got " + file.str());
     const std::string path = resolved_path(file, folder);
+    check_text_fits(path);
     const Buffer content = io::read_file(path);
     if (content.bytes() == 0) fail(ErrorKind::format, "{}: the file is empty: expected text", path);
     c.data.vocabulary = data::Vocabulary::of({content.as<char>(), content.bytes()}, path);
@@ -84,6 +96,10 @@ void read_text_options(Section& s, Config& c) {
   read_context(s, c, "text is");
   d.blocks = s.integer("blocks");
   d.stride = s.has("stride") ? s.integer("stride") : d.context;
+  d.token_type = "u8";
+  if (s.has("stream")) d.stream = s.boolean("stream");
+  if (d.stream.value_or(false) && d.vocabulary->unit() != data::TextUnit::byte)
+    s.wrong("stream", "characters are kept in memory: expected unit = \"byte\", or format = \"tokens\"");
   const Shape expected{d.context, d.vocabulary->size()};
   if (c.output != expected)
     s.wrong("vocabulary",
@@ -91,6 +107,7 @@ void read_text_options(Section& s, Config& c) {
 }
 
 Datasets load_text(Config& c) {
+  if (stays_on_disk(c)) return load_tokens(c);
   const auto [train, rest] = training_ids(c);
   Datasets sets;
   sets.train = blocks(c, train, true, c.data.train.inputs);
@@ -102,6 +119,7 @@ Datasets load_text(Config& c) {
 }
 
 SourcePtr load_text(Config& c, Split split) {
+  if (stays_on_disk(c)) return load_tokens(c, split);
   if (split == Split::test || (split == Split::validation && c.data.validation))
     return blocks(c, ids_of(c, split), false, files_of(c, split).inputs);
   const auto [train, rest] = training_ids(c);

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "bp/io.h"
 #include "bp/ops.h"
+#include "io/csv_writer.h"
 #include "train/checkpoints.h"
 #include "train/metrics.h"
 #include "train/report.h"
@@ -147,6 +148,41 @@ std::optional<Metrics> keep_and_test(Trainer& trainer, nn::Sequential& model, co
   return trainer.evaluate(test);
 }
 
+// [N, classes] probabilities or [N, ..] values as columns, the class and the names of the rows before them.
+io::Table prediction_table(const Config& config, const Array& predictions, std::span<const std::string> names) {
+  const bool classes = config.task == Task::classification;
+  const std::int64_t n = predictions.rows(), width = predictions.numel() / n;
+  const Array values = convert(predictions, DType::f64);
+  const double* p = values.data<double>();
+  const auto name_of = [&](std::int64_t k) {
+    const auto i = static_cast<std::size_t>(k);
+    return i < config.data.classes.size() ? config.data.classes[i] : std::to_string(k);
+  };
+  io::Table table;
+  if (!names.empty()) {
+    std::vector<std::int64_t> ids(names.size());
+    std::iota(ids.begin(), ids.end(), 0);
+    table.columns.push_back({"file", Array::from(ids, {n}), {names.begin(), names.end()}});
+  }
+  if (classes) {
+    std::vector<std::int64_t> best;
+    for (std::int64_t i = 0; i < n; ++i)
+      best.push_back(std::max_element(p + i * width, p + (i + 1) * width) - (p + i * width));
+    io::Column column{"class", Array::from(best, {n}), {}};
+    for (std::int64_t k = 0; k < width; ++k) column.categories.push_back(name_of(k));
+    table.columns.push_back(std::move(column));
+  }
+  for (std::int64_t k = 0; k < width; ++k) {
+    std::vector<double> column;
+    for (std::int64_t i = 0; i < n; ++i) column.push_back(p[i * width + k]);
+    const std::string regression = width == 1 ? "value" : fmt::format("value {}", k);
+    const std::string name = config.task == Task::regression ? regression : "p " + name_of(k);
+    const Array wide = Array::from(column, {n});
+    table.columns.push_back({name, convert(wide, predictions.dtype), {}});
+  }
+  return table;
+}
+
 // RUN/report.html. An interrupted run's says nothing about data: whoever interrupts does not want to wait.
 void write_report(const Config& c, const Datasets& sets, const nn::Sequential& model, const RunRecord& record,
                   const Report& report) {
@@ -277,7 +313,8 @@ Metrics evaluate_run(Config& config, const std::string& run, Split split) {
   return Trainer(model, config.loss, *optimizer, config.train).evaluate(loader);
 }
 
-Array predict(const Config& config, const nn::Sequential& model, const Array& inputs) {
+std::int64_t write_predictions(const Config& config, const nn::Sequential& model, const Inputs& inputs,
+                               const std::string& path) {
   const bool classes = config.task == Task::classification, binary = config.task == Task::binary;
   auto step = compile(
       [&](const Tensor& x) {
@@ -285,55 +322,18 @@ Array predict(const Config& config, const nn::Sequential& model, const Array& in
         return classes ? softmax(y) : binary ? sigmoid(y) : y;
       },
       {.threads = config.train.threads, .name = "prediction"});
-  Shape shape{inputs.rows()};
-  for (int i = 0; i < config.output.rank(); ++i) shape.push_back(config.output[i]);
-  Array out = Array::empty(config.dtype, shape);
-  auto* to = out.buffer.as_mutable<std::byte>();
-  for (std::int64_t at = 0; at < inputs.rows(); at += config.eval_batch) {
-    Array part = inputs;
-    part.shape[0] = std::min(config.eval_batch, inputs.rows() - at);
-    const auto offset = static_cast<std::size_t>(at) * inputs.row_bytes();
-    part.buffer = Buffer::wrap(inputs.buffer.as_mutable<std::byte>() + offset, part.bytes(),
-                               std::make_shared<Buffer>(inputs.buffer));
-    const Array y = convert(to_array(step(to_tensor(part))), config.dtype);
-    std::memcpy(to + static_cast<std::size_t>(at) * out.row_bytes(), y.buffer.data(), y.bytes());
+  io::CsvWriter out(path);
+  data::DataLoader loader = evaluation_loader(config, inputs.rows);
+  std::int64_t done = 0;
+  while (const std::optional<data::Batch> batch = loader.next()) {
+    const auto n = static_cast<std::size_t>(batch->x.rows());
+    std::span<const std::string> names = inputs.names;
+    if (!names.empty()) names = names.subspan(static_cast<std::size_t>(done), n);
+    out.append(prediction_table(config, convert(to_array(step(to_tensor(batch->x))), config.dtype), names));
+    done += batch->x.rows();
   }
-  return out;
-}
-
-void write_predictions(const Config& config, const Array& predictions, const std::string& path,
-                       const std::vector<std::string>& names) {
-  const bool classes = config.task == Task::classification;
-  const std::int64_t n = predictions.rows(), width = n == 0 ? 0 : predictions.numel() / n;
-  const Array values = convert(predictions, DType::f64);
-  const double* p = values.data<double>();
-  const auto name_of = [&](std::int64_t k) {
-    const auto i = static_cast<std::size_t>(k);
-    return i < config.data.classes.size() ? config.data.classes[i] : std::to_string(k);
-  };
-  io::Table table;
-  if (!names.empty()) {
-    std::vector<std::int64_t> ids(names.size());
-    std::iota(ids.begin(), ids.end(), 0);
-    table.columns.push_back({"file", Array::from(ids, {n}), names});
-  }
-  if (classes) {
-    std::vector<std::int64_t> best;
-    for (std::int64_t i = 0; i < n; ++i)
-      best.push_back(std::max_element(p + i * width, p + (i + 1) * width) - (p + i * width));
-    io::Column column{"class", Array::from(best, {n}), {}};
-    for (std::int64_t k = 0; k < width; ++k) column.categories.push_back(name_of(k));
-    table.columns.push_back(std::move(column));
-  }
-  for (std::int64_t k = 0; k < width; ++k) {
-    std::vector<double> column;
-    for (std::int64_t i = 0; i < n; ++i) column.push_back(p[i * width + k]);
-    const std::string regression = width == 1 ? "value" : fmt::format("value {}", k);
-    const std::string name = config.task == Task::regression ? regression : "p " + name_of(k);
-    const Array wide = Array::from(column, {n});
-    table.columns.push_back({name, convert(wide, predictions.dtype), {}});
-  }
-  io::write_csv(path, table);
+  out.commit();
+  return done;
 }
 
 }  // namespace bp::train

@@ -48,11 +48,10 @@ Profile profile_training(Config config, int runs);
 // Trainer::find_rate on the configuration's training data, from the first values. Nothing is written.
 RateSearch search_rate(Config config, const RateSearchOptions& options);
 Metrics evaluate_run(Config& config, const std::string& run, Split split);
-// [N, classes] probabilities, [N, ..] probabilities of binary labels, or values.
-Array predict(const Config& config, const nn::Sequential& model, const Array& inputs);
-// predict() as a table: the class and a column a class, or a column a value. `names` of the rows, where they have some,
-// come first.
-void write_predictions(const Config& config, const Array& predictions, const std::string& path,
-                       const std::vector<std::string>& names = {});
+// What the model says of every row, as CSV: the class and a probability a class, a probability a binary label, or a
+// value a column; the names of the rows, where they have some, come first. Batch by batch, so that neither inputs nor
+// results need to fit into memory, but whole or not at all. Returns the number of rows.
+std::int64_t write_predictions(const Config& config, const nn::Sequential& model, const Inputs& inputs,
+                               const std::string& path);
 
 }  // namespace bp::train

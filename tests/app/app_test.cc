@@ -183,6 +183,24 @@ TEST_F(App, TrainsEvaluatesAndPredicts) {
   EXPECT_GE(right, 40);
 }
 
+TEST_F(App, PredictsRowsThatStayOnDisk) {
+  ASSERT_EQ(bp({"train", "net.toml", "--set", "train.epochs=1"}).code, 0);
+  ASSERT_EQ(bp({"predict", "runs/net", "test.csv", "-o", "memory.csv"}).code, 0);
+  std::string config = read(at("runs/net/config.toml"));
+  config.insert(config.find("[data]\n") + 7, "stream = true\n");
+  std::ofstream(at("runs/net/config.toml")) << config;
+  const Outcome streamed = bp({"predict", "runs/net", "test.csv", "-o", "disk.csv"});
+  ASSERT_EQ(streamed.code, 0) << streamed.err;
+  EXPECT_THAT(streamed.out, HasSubstr("disk.csv: 50 rows"));
+  EXPECT_EQ(read(at("disk.csv")), read(at("memory.csv")));
+
+  std::ofstream(at("test.csv"), std::ios::app) << "0,far,inside\n";
+  const Outcome wrong = bp({"predict", "runs/net", "test.csv", "-o", "wrong.csv"});
+  EXPECT_EQ(wrong.code, 5);
+  EXPECT_THAT(wrong.err, HasSubstr("test.csv: line 52, column \"y\": \"far\" is not a number"));
+  EXPECT_FALSE(fs::exists(at("wrong.csv")));
+}
+
 TEST_F(App, ExportsAndImports) {
   ASSERT_EQ(bp({"train", "net.toml"}).code, 0);
   for (const char* file : {"m.onnx", "m.safetensors", "m.npz"}) {

@@ -1,9 +1,11 @@
 // CSV: RFC 4180, numbers and categories, missing values, messages with line and column, damage.
 #include <clocale>
 #include <cmath>
+#include <filesystem>
 
 #include "bp/datasets.h"
 #include "helpers.h"
+#include "io/csv_writer.h"
 
 namespace bp::io {
 namespace {
@@ -139,6 +141,27 @@ TEST(Csv, RoundTrips) {
       EXPECT_TRUE(value(back) == value(table) || (std::isnan(value(back)) && std::isnan(value(table))));
     }
   }
+}
+
+TEST(Csv, TablesAreWrittenBelowEachOther) {
+  TempDir dir;
+  const auto table = [](std::vector<std::int64_t> ids, const char* name = "b") {
+    const Array values = Array::from(ids, {static_cast<std::int64_t>(ids.size())});
+    Table t;
+    t.columns = {Column{"a", values, {}}, Column{name, values, {"x", "y,z"}}};
+    return t;
+  };
+  {
+    CsvWriter lost(dir / "t");
+    lost.append(table({0}));
+  }
+  EXPECT_FALSE(std::filesystem::exists(dir / "t"));
+  CsvWriter out(dir / "t");
+  for (const Table& part : {table({0, 1}), table({}), table({1})}) out.append(part);
+  EXPECT_THROW(out.append(table({0}, "c")), Error);
+  EXPECT_THROW(out.append(Table{}), Error);
+  out.commit();
+  EXPECT_EQ(slurp(dir / "t"), "a,b\n0,x\n1,\"y,z\"\n1,\"y,z\"\n");
 }
 
 TEST(Csv, SurvivesDamage) {

@@ -363,7 +363,7 @@ TEST_F(Data, CsvClassesComeFromTheTrainingFileAndStay) {
   // What the run's config.toml says treats other files alike.
   Config again = parse_config(parse_toml(to_toml(c.root), "config.toml"), "/elsewhere", "net");
   write("new.csv", "b,a\n1,7\n");
-  const Array inputs = load_inputs(again, folder_ + "/new.csv").x;
+  const Array inputs = all_of(*load_inputs(again, folder_ + "/new.csv").rows).x;
   EXPECT_EQ(inputs.values<float>()[0], x.values<float>()[0]);
   EXPECT_EQ(inputs.values<float>()[1], x.values<float>()[1]);
   write("test.csv", "b,a,kind\n1,7,cow\n");
@@ -387,7 +387,7 @@ TEST_F(Data, CategoriesBecomeColumns) {
   EXPECT_THAT(std::vector<float>(x.values<float>().begin(), x.values<float>().end()),
               ::testing::ElementsAre(1, 0, 0, 1, 2, 1, 0, 0, 3, 0, 1, 0));  // a, blue, green, red
   write("new.csv", "color,a\ngreen,9\n");
-  EXPECT_EQ(load_inputs(c, folder_ + "/new.csv").x.values<float>()[2], 1);
+  EXPECT_EQ(all_of(*load_inputs(c, folder_ + "/new.csv").rows).x.values<float>()[2], 1);
   Config narrow = csv("target = \"kind\"\ncategorical = [\"color\"]\none_hot = true", "cross_entropy",
                       "input = [2]\nlayers = [{ type = \"linear\", units = 2 }]");
   EXPECT_THAT(message_of([&] { load_datasets(narrow); }, ErrorKind::shape),
@@ -482,6 +482,7 @@ TEST_F(Data, StreamsTheBatchesThatMemoryGives) {
     for (int p = 0; p < 16; ++p) pixels.push_back(static_cast<std::uint8_t>(i * p * 31));
   }
   write("t.csv", text);
+  write("new.csv", "b,color,a\n1,red,3\n2,blue,4\n-1,red,5\n");
   const std::string x = folder_ + "/x.idx", y = folder_ + "/y.idx", wide = folder_ + "/x.npy",
                     narrow = folder_ + "/y.npy";
   io::write_idx(x, Array::from(pixels, {40, 4, 4}));
@@ -494,6 +495,7 @@ TEST_F(Data, StreamsTheBatchesThatMemoryGives) {
                         "layers = [{ type = \"flatten\" }, { type = \"linear\", units = 2 }]\n[loss]\ntype = "
                         "\"cross_entropy\"\n[[augment]]\ntype = \"flip\"\n[[augment]]\ntype = \"mixup\"",
                     table = "target = \"kind\"\ncategorical = [\"color\"]\none_hot = true\nmissing = \"drop_row\"\n";
+  const std::vector<std::string> to_predict = {"/new.csv", "/x.idx", "/x.npy", "/x.npy"};
   const std::vector<std::string> texts = {
       "[data]\nformat = \"csv\"\ntrain = \"t.csv\"\ntest = \"t.csv\"\n" + shared + table +
           "[model]\ninput = 4\nlayers = [{ type = \"linear\", units = 2 }]\n[loss]\ntype = \"cross_entropy\"" + end,
@@ -504,17 +506,19 @@ TEST_F(Data, StreamsTheBatchesThatMemoryGives) {
       "[data]\nformat = \"npy\"\ntrain = { inputs = \"x.npy\", targets = \"y.npy\" }\n[model]\ninput = "
       "16\nlayers = [{ type = \"linear\", units = 1 }]\n[loss]\ntype = \"l1\"" +
           end};
-  for (const std::string& toml : texts) {
+  for (std::size_t i = 0; i < texts.size(); ++i) {
     const auto load = [&](const char* stream) {
-      Node root = parse_toml(toml, "net.toml");
+      Node root = parse_toml(texts[i], "net.toml");
       override_key(root, std::string("data.stream=") + stream);
       Config c = parse_config(std::move(root), folder_, "net");
       Datasets sets = load_datasets(c);
       subtable(c.root, "data").set("stream", Node::of(false));
-      return std::pair(std::move(sets), to_toml(c.root));
+      return std::tuple(std::move(sets), to_toml(c.root), load_inputs(c, folder_ + to_predict[i]).rows);
     };
-    const auto [memory, as_memory] = load("false");
-    const auto [disk, as_disk] = load("true");
+    const auto [memory, as_memory, new_in_memory] = load("false");
+    const auto [disk, as_disk, new_on_disk] = load("true");
+    EXPECT_EQ(dynamic_cast<const data::ArrayDataset*>(new_on_disk.get()), nullptr);
+    expect_same(new_in_memory, new_on_disk);
     EXPECT_EQ(as_memory, as_disk);  // means, categories, columns
     EXPECT_EQ(memory.streamed, "");
     EXPECT_THAT(disk.streamed, HasSubstr("shuffled exactly"));
@@ -625,6 +629,39 @@ TEST_F(TextData, BytesAndOtherFiles) {
   EXPECT_EQ(all_of(*sets.test).y.values<std::int64_t>()[5], 'o');
 }
 
+TEST_F(TextData, BytesMayStayOnTheDisk) {
+  write("t.txt", "to be or not to be, that is the question");
+  write("v.txt", "hello world");
+  for (const char* keys : {"validation_fraction = 0.3\nblocks = 9", "validation = \"v.txt\"\nstride = 2\nlimit = 20"}) {
+    const auto load = [&](const std::string& stream) {
+      Config c = text("unit = \"byte\"\n" + (stream + keys), 256);
+      return std::pair(load_datasets(c), load_split(c, Split::validation));
+    };
+    const auto [memory, held_out] = load("");
+    const auto [disk, held_out_on_disk] = load("stream = true\n");
+    EXPECT_THAT(disk.streamed, HasSubstr("t.txt"));
+    expect_same(memory.train, disk.train);
+    expect_same(memory.validation, disk.validation);
+    expect_same(held_out, held_out_on_disk);
+  }
+  write("v.txt", "\x1f\x8b\b...");
+  Config c = text("unit = \"byte\"\nstream = true\nvalidation = \"v.txt\"", 256);
+  EXPECT_THAT(message_of([&] { load_datasets(c); }, ErrorKind::config), HasSubstr("v.txt: is compressed"));
+  EXPECT_THAT(message_of([&] { text("stream = true", 23); }, ErrorKind::config), HasSubstr("expected unit = \"byte\""));
+}
+
+TEST_F(TextData, WhatMemoryDoesNotHoldIsRefused) {
+  write("t.txt", "a");
+  std::error_code no_holes;  // a file of 8 TB without content
+  std::filesystem::resize_file(folder_ + "/t.txt", std::uintmax_t{1} << 43, no_holes);
+  if (no_holes) GTEST_SKIP() << "no files with holes here";
+  EXPECT_THAT(message_of([&] { text("", 1); }, ErrorKind::value), HasSubstr("expected data.unit = \"byte\""));
+  Config c = text("vocabulary = \"ab\"", 2);
+  EXPECT_THAT(message_of([&] { load_datasets(c); }, ErrorKind::value), HasSubstr("8796.1 GB of text"));
+  Config bytes = text("unit = \"byte\"\nblocks = 2", 256);
+  EXPECT_EQ(load_datasets(bytes).train->size(), 2);
+}
+
 TEST_F(TextData, MistakesAreExplained) {
   const auto told = [&](ErrorKind kind, const std::string& file, const std::string& keys, std::int64_t symbols = 5) {
     write("t.txt", file);
@@ -687,9 +724,9 @@ TEST_F(ImageData, FoldersBecomeSplits) {
   EXPECT_EQ(first(load_split(c, Split::validation), 0), first(sets.validation, 0));
 
   const Inputs one = load_inputs(c, folder_ + "/test/b/1.png");
-  EXPECT_NEAR(one.x.values<float>()[0], (0.8 - 0.2) / 0.1, 1e-5);
+  EXPECT_NEAR(first(one.rows, 0), (0.8 - 0.2) / 0.1, 1e-5);
   const Inputs all = load_inputs(c, folder_ + "/test");
-  EXPECT_EQ(all.x.shape, (Shape{4, 2, 3, 1}));
+  EXPECT_EQ(all_of(*all.rows).x.shape, (Shape{4, 2, 3, 1}));
   EXPECT_THAT(all.names[2], HasSubstr("test/b/1.png"));
 }
 
