@@ -1,5 +1,5 @@
 // Fused loops against hand-written C++ of the same kernels, and against copying as many bytes.
-// The twins are plain loops over floats with polynomials for exp and tanh, compiled by g++ for AVX2 and FMA at -O3 with
+// The twins are plain loops over floats with a polynomial for exp, compiled by g++ for AVX2 and FMA at -O3 with
 // fast-math (the pragma below), which vectorises all of them; each is compared with the loop's results first.
 // Figures: tensors in memory: the share of copy bandwidth, the twin's too, with one thread and with all; tensors in the
 // second cache: the loop's time over its twin's, one thread. usage: loops [--threads 2] [--seconds 0.05 a figure]
@@ -55,20 +55,20 @@ BP_INLINE float exp_by_hand(float x) {
   __builtin_memcpy(&scale, &bits, 4);
   return p * scale;
 }
-BP_INLINE float tanh_by_hand(float x) { return 1.0f - 2.0f / (exp_by_hand(2.0f * x) + 1.0f); }
+BP_INLINE float sigmoid_by_hand(float x) { return 1.0f / (1.0f + exp_by_hand(-x)); }
 
 BP_TWIN gelu_twin(const float* __restrict x, float* __restrict y, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) {
     const float v = x[i];
-    y[i] = 0.5f * v * (1.0f + tanh_by_hand(0.7978845608f * (v + 0.044715f * v * v * v)));
+    y[i] = v * sigmoid_by_hand(1.5957691216f * (v + 0.044715f * v * v * v));
   }
 }
 
 BP_TWIN gelu_back_twin(const float* __restrict x, const float* __restrict dy, float* __restrict dx, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) {
-    const float v = x[i], t = tanh_by_hand(0.7978845608f * (v + 0.044715f * v * v * v));
-    const float slope = 0.7978845608f * (1.0f + 3.0f * 0.044715f * v * v);
-    dx[i] = dy[i] * (0.5f * (1.0f + t) + 0.5f * v * (1.0f - t * t) * slope);
+    const float v = x[i], t = sigmoid_by_hand(1.5957691216f * (v + 0.044715f * v * v * v));
+    const float slope = 1.5957691216f * (1.0f + 3.0f * 0.044715f * v * v);
+    dx[i] = dy[i] * (t + v * (t * (1.0f - t)) * slope);
   }
 }
 
@@ -243,26 +243,25 @@ int add(LoopProgram& p, int a, int b) { return p.binary(LoopOp::add, a, b); }
 int sub(LoopProgram& p, int a, int b) { return p.binary(LoopOp::sub, a, b); }
 int scaled(LoopProgram& p, double s, int a) { return mul(p, p.constant(s), a); }
 int mean(LoopProgram& p, int v) { return scaled(p, 1.0 / static_cast<double>(p.cols), p.reduce(LoopOp::row_sum, v)); }
-int cubic_tanh(LoopProgram& p, int x) {
+int cubic_sigmoid(LoopProgram& p, int x) {
   const int cube = mul(p, mul(p, x, x), x);
-  return p.unary(LoopOp::tanh, scaled(p, 0.7978845608, add(p, x, scaled(p, 0.044715, cube))));
+  return p.unary(LoopOp::sigmoid, scaled(p, 1.5957691216, add(p, x, scaled(p, 0.044715, cube))));
 }
 
 Case gelu(const Space& s) {
   LoopProgram p = s.program();
   const int x = p.load(p.input(f32, s.full)), y = p.output(f32, s.full);
-  p.store(y, mul(p, scaled(p, 0.5, x), add(p, p.constant(1), cubic_tanh(p, x))));
+  p.store(y, mul(p, x, cubic_sigmoid(p, x)));
   return {"gelu", p, 8, [n = s.n](Memory& m) { gelu_twin(m[0].data(), m[1].data(), n); }};
 }
 
 Case gelu_back(const Space& s) {
   LoopProgram p = s.program();
   const int x = p.load(p.input(f32, s.full)), dy = p.load(p.input(f32, s.full)), dx = p.output(f32, s.full);
-  const int t = cubic_tanh(p, x);
-  const int slope = scaled(p, 0.7978845608, add(p, p.constant(1), scaled(p, 3 * 0.044715, mul(p, x, x))));
-  const int bend = mul(p, sub(p, p.constant(1), mul(p, t, t)), slope);
-  const int left = scaled(p, 0.5, add(p, p.constant(1), t)), right = mul(p, scaled(p, 0.5, x), bend);
-  p.store(dx, mul(p, dy, add(p, left, right)));
+  const int t = cubic_sigmoid(p, x);
+  const int slope = scaled(p, 1.5957691216, add(p, p.constant(1), scaled(p, 3 * 0.044715, mul(p, x, x))));
+  const int bend = mul(p, mul(p, t, sub(p, p.constant(1), t)), slope);
+  p.store(dx, mul(p, dy, add(p, t, mul(p, x, bend))));
   return {"gelu back", p, 12, [n = s.n](Memory& m) { gelu_back_twin(m[0].data(), m[1].data(), m[2].data(), n); }};
 }
 

@@ -83,8 +83,8 @@ class Tensors {
   std::vector<std::vector<std::byte>> memory_;
 };
 
-void run_loop(const LoopProgram& p, Tensors& t, int threads) {
-  const CompiledLoop loop(p);
+void run_loop(const LoopProgram& p, Tensors& t, int threads, LoopCode code = LoopCode::machine) {
+  const CompiledLoop loop(p, code);
   std::vector<std::byte> memory(loop.workspace_bytes(threads) + 64 + 256, std::byte{0xcd});
   auto* aligned = reinterpret_cast<std::byte*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 63) / 64 * 64);
   std::fill_n(aligned + loop.workspace_bytes(threads), 128, std::byte{0x77});
@@ -100,7 +100,7 @@ bool close(double a, double b, double tolerance) {
   return std::fabs(a - b) <= tolerance * (1 + std::fabs(b));
 }
 
-// Runs on 1 and more threads against the oracle; all thread counts must agree bit for bit.
+// Runs on 1 and more threads against the oracle; all thread counts, and machine code and tiles, must agree bit for bit.
 void check_loop(const LoopProgram& p, double tolerance = 0, std::function<void(Tensors&)> prepare = {}, double lo = -2,
                 double hi = 2, std::vector<int> thread_counts = {2}) {
   if (tolerance == 0) tolerance = p.compute == f32 ? 1e-5 : 1e-12;
@@ -115,6 +115,12 @@ void check_loop(const LoopProgram& p, double tolerance = 0, std::function<void(T
       ASSERT_TRUE(close(one.at(k, i), want.at(k, i), tolerance))
           << "operand " << k << " element " << i << ": got " << one.at(k, i) << ", expected " << want.at(k, i) << "\n"
           << CompiledLoop(p).explain();
+  Tensors tiles(p, 1, lo, hi);
+  if (prepare) prepare(tiles);
+  run_loop(p, tiles, 1, LoopCode::tiles);
+  for (std::size_t k = 0; k < p.operands.size(); ++k)
+    ASSERT_EQ(tiles.bytes(k), one.bytes(k)) << "tiles and machine code, operand " << k << "\n"
+                                            << CompiledLoop(p).explain();
   for (int threads : thread_counts) {
     Tensors many(p, 1, lo, hi);
     if (prepare) prepare(many);

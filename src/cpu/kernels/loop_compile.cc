@@ -6,6 +6,7 @@
 #include <map>
 #include <tuple>
 
+#include "cpu/kernels/loop_jit.h"
 #include "cpu/kernels/loop_nodes.h"
 #include "cpu/kernels/loop_plan.h"
 
@@ -15,17 +16,21 @@ namespace {
 
 class Compiler {
  public:
-  Compiler(const LoopProgram& program, CompiledLoop::Plan& plan) : plan_(plan), nodes_(program), p_(nodes_.program()) {}
+  Compiler(const LoopProgram& program, CompiledLoop::Plan& plan, LoopCode code)
+      : plan_(plan), code_(code), nodes_(program), p_(nodes_.program()) {}
 
   void compile() {
     plan_.program = p_;
     plan_.constants.push_back(0);
-    add_slot({LoopSlot::Kind::constant, false, -1, 0});  // slot 0: the operand of steps that have none
+    add_slot({.kind = LoopSlot::Kind::constant});  // slot 0: the operand of steps that have none
     choose_geometry();
     find_roots();
     emit();
     redirect_stores();
+    if (code_ == LoopCode::machine) choose_runs(plan_);
+    lay_out();
     assign_registers();
+    make_code(plan_);
     finish();
   }
 
@@ -59,9 +64,15 @@ class Compiler {
   // Rows of fewer columns have too few independent sums for registers: several rows lie side by side in the
   // accumulator.
   static constexpr std::int64_t kNarrow = 32;
+  // Those that divide kFoldedColumns fill the accumulator's rows evenly: the block is summed as if it were so wide.
+  bool folds() const { return p_.cols > 0 && p_.cols <= kNarrow && kFoldedColumns % p_.cols == 0; }
 
   void choose_geometry() {
-    const std::int64_t tile = esize() == 4 ? 512 : 256, resident = 4 * tile;
+    // With values in registers a block need not leave room for them in the cache: long ones cost fewer calls. Small
+    // loops keep short ones, and small models small workspaces.
+    const bool coded = p_.rows * p_.cols >= (1 << 16) && runs_as_code(p_);
+    const std::int64_t unit = esize() == 4 ? 512 : 256, resident = 4 * unit;
+    const std::int64_t tile = coded && nodes_.last_phase() == 0 ? 4 * unit : unit;
     const bool accumulates =
         std::any_of(p_.instrs.begin(), p_.instrs.end(), [](const LoopInstr& in) { return in.op > LoopOp::store; });
     const std::int64_t rows = p_.rows, cols = p_.cols, limit = nodes_.last_phase() > 0 ? resident : tile;
@@ -78,7 +89,7 @@ class Compiler {
           std::min<std::int64_t>(tile, ((cols + plan_.tiles_per_row - 1) / plan_.tiles_per_row + 15) / 16 * 16);
       plan_.tiles_per_row = (cols + plan_.tile - 1) / plan_.tile;
     }
-    plan_.accumulator_rows = cols < kNarrow ? plan_.block_rows : 1;
+    plan_.accumulator_rows = folds() ? kFoldedColumns / cols : cols < kNarrow ? plan_.block_rows : 1;
     plan_.blocks = (rows + plan_.block_rows - 1) / plan_.block_rows;
     const std::int64_t block_elements = std::max<std::int64_t>(plan_.block_rows * cols, 1), chunk = 16384;
     // At least eight blocks a chunk: its partial results cost about as much as two.
@@ -98,10 +109,7 @@ class Compiler {
     return static_cast<int>(plan_.slots.size()) - 1;
   }
   int scratch_slot(std::int64_t elements, bool moves) {
-    const LoopSlot s{LoopSlot::Kind::scratch, moves && tiled(), -1, plan_.scratch_bytes};
-    // 64 bytes apart and a cache line of slack, so that neighbours do not share lines.
-    plan_.scratch_bytes += (static_cast<std::size_t>(elements) * esize() + 63) / 64 * 64;
-    return add_slot(s);
+    return add_slot({.kind = LoopSlot::Kind::scratch, .moves = moves && tiled(), .elements = elements});
   }
   int constant_slot(double value) {
     const std::size_t offset = plan_.constants.size() * sizeof(double);
@@ -109,16 +117,20 @@ class Compiler {
     double raw = value;
     if (esize() == 4) std::memcpy(&raw, &single, sizeof single);
     plan_.constants.push_back(raw);
-    return add_slot({LoopSlot::Kind::constant, false, -1, offset});
+    return add_slot({.kind = LoopSlot::Kind::constant, .offset = offset});
+  }
+  int column_slot(int s) {
+    plan_.slots[static_cast<std::size_t>(s)].column = true;
+    return s;
   }
   int operand_slot(int k, LoopSlot::Kind kind, bool moves) {
     const auto key = std::pair(k, static_cast<int>(kind) * 2 + (moves ? 1 : 0));
     auto [it, fresh] = operand_slots_.try_emplace(key, 0);
-    if (fresh) it->second = add_slot({kind, moves && tiled(), k, 0});
+    if (fresh) it->second = add_slot({.kind = kind, .moves = moves && tiled(), .operand = k});
     return it->second;
   }
   // A register for an element value: scratch is found for it when lifetimes are known.
-  int tile_register() { return add_slot({LoopSlot::Kind::tile_register, false, -1, 0}); }
+  int tile_register() { return add_slot({.kind = LoopSlot::Kind::tile_register}); }
 
   // ---- emission ----
   std::vector<LoopStep>& stage(unsigned vary, int phase) {
@@ -131,7 +143,7 @@ class Compiler {
     switch (vary) {
       case kUniform: return scratch_slot(1, false);
       case kRow: return scratch_slot(plan_.block_rows, false);
-      case kColumn: return scratch_slot(plan_.block_rows * p_.cols, true);
+      case kColumn: return column_slot(scratch_slot(plan_.block_rows * p_.cols, true));
       default: return tile_register();
     }
   }
@@ -153,7 +165,8 @@ class Compiler {
     const int k = n.operand;
     if (addressable(k, n.vary)) {
       const bool fixed = n.vary == kUniform || n.vary == kColumn;
-      return operand_slot(k, fixed ? LoopSlot::Kind::operand : LoopSlot::Kind::operand_row, n.vary & kColumn);
+      const int slot = operand_slot(k, fixed ? LoopSlot::Kind::operand : LoopSlot::Kind::operand_row, n.vary & kColumn);
+      return n.vary == kColumn ? column_slot(slot) : slot;
     }
     LoopTransfer t{.kind = LoopTransfer::Kind::load, .operand = k};
     t.convert = load_converter(operand(k).dtype, p_.compute);
@@ -214,8 +227,7 @@ class Compiler {
       LoopSlot& s = plan_.slots[static_cast<std::size_t>(it->second)];
       if (tiled() && s.kind == LoopSlot::Kind::tile_register) {
         if (plan_.by_columns || p_.cols > 32768 || recompute_cost(v) < 4) return -1;
-        s = {LoopSlot::Kind::scratch, true, -1, plan_.scratch_bytes};
-        plan_.scratch_bytes += (static_cast<std::size_t>(p_.cols) * esize() + 63) / 64 * 64;
+        s = {.kind = LoopSlot::Kind::scratch, .moves = true, .elements = p_.cols};
       }
       return it->second;
     }
@@ -234,9 +246,7 @@ class Compiler {
 
   int emit_pair(const LoopNode& n) {
     const int pair = scratch_slot(2, false);
-    LoopSlot second = plan_.slots[static_cast<std::size_t>(pair)];
-    second.offset += esize();
-    const int dst[2] = {pair, add_slot(second)};
+    const int dst[2] = {pair, add_slot({.kind = LoopSlot::Kind::scratch, .after = pair})};
     for (int k : {0, 1}) emit_copy(dst[k], value(n.arg[k], 0), kUniform, kUniform, 0);
     return pair;
   }
@@ -250,7 +260,8 @@ class Compiler {
          .dst = dst,
          .a = src,
          .span = by_row ? LoopSpan::rowwise : span_of(to),
-         .only_first = only_first});
+         .only_first = only_first,
+         .scalars = scalar ? 1u : 0u});
   }
   // A value spread to a wider kind, once per kind and phase.
   int expanded(int v, unsigned to, int phase) {
@@ -294,6 +305,7 @@ class Compiler {
     unsigned form = mask;
     while (table().at(n.op, form) == nullptr) form &= form - 1;  // drop the lowest scalar: form 0 always exists
     s.fn = table().at(n.op, form);
+    s.scalars = form;
     if (by_row && form != 0) s.span = LoopSpan::rowwise;
     int* slot[3] = {&s.a, &s.b, &s.c};
     for (unsigned k = 0; k < 3; ++k) {
@@ -400,7 +412,10 @@ class Compiler {
     acc.store = store_converter(p_.compute, operand(in.operand).dtype);
     acc.slot = scratch_slot(plan_.accumulator_rows * p_.cols, true);
     plan_.accumulators.push_back(acc);
-    LoopStep s{.dst = acc.slot, .span = p_.cols < kNarrow ? LoopSpan::flat : LoopSpan::rowwise};
+    LoopStep s{.dst = acc.slot,
+               .span = folds()             ? LoopSpan::folded
+                       : p_.cols < kNarrow ? LoopSpan::flat
+                                           : LoopSpan::rowwise};
     s.op = n.arg[1] >= 0 ? TileOp::column_dot : accumulator_op(in.op);
     s.fn = table().at(s.op, 0);
     s.a = tile_of(n.arg[0], r.phase);
@@ -448,49 +463,88 @@ class Compiler {
     return true;
   }
 
-  // Linear scan: a register is free again after its value's last use, also for the step that uses it last.
-  void assign_registers() {
-    const std::size_t bytes = (static_cast<std::size_t>(plan_.block_rows * plan_.tile) * esize() + 63) / 64 * 64;
-    std::vector<int> last_use(plan_.slots.size(), -1);
-    int at = 0;
+  // Bytes of so many elements, in whole cache lines, so that neighbours do not share one.
+  std::size_t line_bytes(std::int64_t elements) const {
+    return (static_cast<std::size_t>(elements) * esize() + 63) / 64 * 64;
+  }
+
+  void lay_out() {
+    const std::int64_t rows = plan_.column_rows != 0 ? plan_.column_rows : plan_.block_rows;
+    for (LoopSlot& s : plan_.slots) {
+      if (s.kind != LoopSlot::Kind::scratch) continue;
+      if (s.after >= 0) {
+        s.offset = plan_.slots[static_cast<std::size_t>(s.after)].offset + esize();
+        continue;
+      }
+      s.offset = plan_.scratch_bytes;
+      plan_.scratch_bytes += line_bytes(s.column ? s.elements / plan_.block_rows * rows : s.elements);
+    }
+  }
+
+  // The steps on tiles in their order, those of runs too.
+  template <class F> void each_tile_step(F f) const {
     for (const LoopPhase& phase : plan_.phases)
       for (const LoopStep& s : phase.tile_steps) {
-        for (int v : {s.a, s.b, s.c, s.dst}) last_use[static_cast<std::size_t>(v)] = at;
-        ++at;
+        if (s.run < 0) {
+          f(s);
+          continue;
+        }
+        for (const LoopStep& inner : plan_.runs[static_cast<std::size_t>(s.run)].steps) f(inner);
       }
+  }
+  // Registers, but for the values that only code sees.
+  std::vector<bool> registers() const {
+    std::vector<bool> out(plan_.slots.size());
+    for (std::size_t v = 0; v < out.size(); ++v) out[v] = plan_.slots[v].kind == LoopSlot::Kind::tile_register;
+    for (const LoopRun& run : plan_.runs)
+      for (const LoopStep& s : run.steps)
+        if (!run.kept[static_cast<std::size_t>(s.dst)]) out[static_cast<std::size_t>(s.dst)] = false;
+    return out;
+  }
+
+  // Linear scan: a register is free again after its value's last use, also for the step that uses it last.
+  void assign_registers() {
+    const std::size_t bytes = line_bytes(plan_.block_rows * plan_.tile);
+    const std::vector<bool> is_register = registers();
+    std::vector<int> last_use(plan_.slots.size(), -1);
+    int at = 0;
+    each_tile_step([&](const LoopStep& s) {
+      for (int v : {s.a, s.b, s.c, s.dst}) last_use[static_cast<std::size_t>(v)] = at;
+      ++at;
+    });
     std::vector<std::size_t> free;
     std::vector<bool> placed(plan_.slots.size());
     at = 0;
-    const auto is_register = [&](int v) {
-      return plan_.slots[static_cast<std::size_t>(v)].kind == LoopSlot::Kind::tile_register;
-    };
-    for (const LoopPhase& phase : plan_.phases)
-      for (const LoopStep& s : phase.tile_steps) {
-        const int reads[3] = {s.a, s.b, s.c};
-        for (int k = 0; k < 3; ++k) {
-          const int v = reads[k];
-          const bool seen = std::find(reads, reads + k, v) != reads + k;
-          if (!seen && is_register(v) && last_use[static_cast<std::size_t>(v)] == at)
-            free.push_back(plan_.slots[static_cast<std::size_t>(v)].offset);
-        }
-        if (is_register(s.dst) && !placed[static_cast<std::size_t>(s.dst)]) {
-          if (free.empty()) {
-            free.push_back(plan_.scratch_bytes);
-            plan_.scratch_bytes += bytes;
-          }
-          plan_.slots[static_cast<std::size_t>(s.dst)].offset = free.back();
-          placed[static_cast<std::size_t>(s.dst)] = true;
-          free.pop_back();
-        }
-        ++at;
+    each_tile_step([&](const LoopStep& s) {
+      const int reads[3] = {s.a, s.b, s.c};
+      for (int k = 0; k < 3; ++k) {
+        const auto v = static_cast<std::size_t>(reads[k]);
+        const bool seen = std::find(reads, reads + k, reads[k]) != reads + k;
+        if (!seen && is_register[v] && last_use[v] == at) free.push_back(plan_.slots[v].offset);
       }
+      const auto dst = static_cast<std::size_t>(s.dst);
+      if (is_register[dst] && !placed[dst]) {
+        if (free.empty()) {
+          free.push_back(plan_.scratch_bytes);
+          plan_.scratch_bytes += bytes;
+        }
+        plan_.slots[dst].offset = free.back();
+        placed[dst] = true;
+        free.pop_back();
+      }
+      ++at;
+    });
   }
 
   // Where operands come from memory, the processor's own prefetching halts while a tile is computed with.
   void find_streams() {
     std::size_t steps = 0;
-    for (const LoopPhase& phase : plan_.phases) steps += phase.tile_steps.size();
-    if (!from_memory() || steps == 0) return;
+    bool walks = false;  // machine code reads streams as the processor expects
+    for (const LoopPhase& phase : plan_.phases) {
+      steps += phase.tile_steps.size();
+      for (const LoopStep& s : phase.tile_steps) walks |= s.run < 0;
+    }
+    if (!from_memory() || !walks) return;
     for (std::size_t i = 0; i < plan_.slots.size(); ++i) {
       const LoopSlot& s = plan_.slots[i];
       const bool element = s.kind == LoopSlot::Kind::operand_row || (s.kind == LoopSlot::Kind::operand && p_.rows == 1);
@@ -522,6 +576,7 @@ class Compiler {
   }
 
   CompiledLoop::Plan& plan_;
+  LoopCode code_;
   LoopNodes nodes_;
   const LoopProgram& p_;
   std::vector<Root> roots_;
@@ -533,9 +588,9 @@ class Compiler {
 
 }  // namespace
 
-CompiledLoop::CompiledLoop(const LoopProgram& program) {
+CompiledLoop::CompiledLoop(const LoopProgram& program, LoopCode code) {
   auto plan = std::make_unique<Plan>();
-  Compiler(program, *plan).compile();
+  Compiler(program, *plan, code).compile();
   plan_ = std::move(plan);
 }
 

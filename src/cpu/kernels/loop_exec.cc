@@ -114,6 +114,10 @@ class Worker {
   }
 
   char* slot(int s) const { return slots_[s]; }
+  std::size_t width_of(int s) const {
+    const std::size_t width = plan_.slots[static_cast<std::size_t>(s)].width;
+    return width != 0 ? width : plan_.element_bytes();
+  }
 
   void bind() {
     for (std::size_t i = 0; i < plan_.slots.size(); ++i) {
@@ -134,17 +138,17 @@ class Worker {
     row_ = column_ = 0;
     if (!plan_.uniform_steps.empty()) run_steps(plan_.uniform_steps, static_cast<std::size_t>(plan_.block_rows), 1);
     if (plan_.column_steps.empty()) return;
+    const std::int64_t rows = plan_.column_rows != 0 ? plan_.column_rows : plan_.block_rows;
     for (std::int64_t t = 0; t < plan_.tiles_per_row; ++t) {
       const std::int64_t n = move_to(t);
-      run_steps(plan_.column_steps, static_cast<std::size_t>(plan_.block_rows), static_cast<std::size_t>(n));
+      run_steps(plan_.column_steps, static_cast<std::size_t>(rows), static_cast<std::size_t>(n));
     }
   }
 
   // Points the moving slots at tile t of the row; returns the tile's columns.
   std::int64_t move_to(std::int64_t t) {
     column_ = t * plan_.tile;
-    const std::size_t bytes = static_cast<std::size_t>(column_) * plan_.element_bytes();
-    for (int s : plan_.moving_slots) slots_[s] = bases_[s] + bytes;
+    for (int s : plan_.moving_slots) slots_[s] = bases_[s] + static_cast<std::size_t>(column_) * width_of(s);
     return std::min(plan_.tile, plan_.program.cols - column_);
   }
 
@@ -156,8 +160,7 @@ class Worker {
       const int k = plan_.slots[static_cast<std::size_t>(s)].operand;
       const LoopAccess& a = plan_.program.operands[static_cast<std::size_t>(k)].access;
       const std::int64_t offset = a.rank == 0 ? 0 : a.rank == 1 ? row * a.stride[0] : a.offset(row, 0);
-      bases_[s] = slots_[s] =
-          static_cast<char*>(operands_[k]) + offset * static_cast<std::int64_t>(plan_.element_bytes());
+      bases_[s] = slots_[s] = static_cast<char*>(operands_[k]) + offset * static_cast<std::int64_t>(width_of(s));
     }
   }
 
@@ -166,10 +169,20 @@ class Worker {
   }
   void run_step(const LoopStep& s, std::size_t rows, std::size_t n) {
     if (s.only_first && thread_ != 0) return;
+    if (s.code != nullptr) return s.code(slots_, rows, n);
     if (s.fn == nullptr) return transfer(s, s.span == LoopSpan::one ? 1 : rows, s.span == LoopSpan::flat ? n : 1);
+    if (s.span == LoopSpan::folded) return run_folded(s, rows * n);
     const std::size_t span_rows[4] = {1, 1, 1, rows}, span_n[4] = {1, rows, rows * n, n};
     const auto span = static_cast<std::size_t>(s.span);
     s.fn(slot(s.dst), slot(s.a), slot(s.b), slot(s.c), span_rows[span], span_n[span]);
+  }
+
+  void run_folded(const LoopStep& s, std::size_t elements) {
+    constexpr auto kColumns = static_cast<std::size_t>(kFoldedColumns);
+    const std::size_t whole = elements / kColumns, done = whole * kColumns * plan_.element_bytes();
+    if (whole > 0) s.fn(slot(s.dst), slot(s.a), slot(s.b), nullptr, whole, kColumns);
+    if (elements % kColumns != 0)
+      s.fn(slot(s.dst), slot(s.a) + done, slot(s.b) + done, nullptr, 1, elements % kColumns);
   }
 
   // The steps of a tile share the fetching of the next one, a few cache lines each: more at once would wait.
@@ -425,12 +438,15 @@ const char* op_name(TileOp op) {
   return i >= first ? kMacros[i - first] : name_of(static_cast<LoopOp>(op));
 }
 
-void explain_steps(std::string& out, const char* title, const std::vector<LoopStep>& steps) {
+void explain_steps(std::string& out, const char* title, const Plan& plan, const std::vector<LoopStep>& steps) {
   if (steps.empty()) return;
   out += fmt::format("  {}\n", title);
   for (const LoopStep& s : steps)
-    out += fmt::format("    s{} = {} s{} s{} s{} ({})\n", s.dst, s.fn ? op_name(s.op) : "transfer", s.a, s.b, s.c,
-                       span_name(s.span));
+    if (s.run >= 0)
+      explain_steps(out, "  machine code", plan, plan.runs[static_cast<std::size_t>(s.run)].steps);
+    else
+      out += fmt::format("    s{} = {} s{} s{} s{} ({})\n", s.dst, s.fn ? op_name(s.op) : "transfer", s.a, s.b, s.c,
+                         span_name(s.span));
 }
 
 }  // namespace
@@ -488,11 +504,11 @@ std::string CompiledLoop::explain() const {
   std::string out =
       fmt::format("{}  {}, blocks of {} rows, tiles of {} columns, {} chunks, {} bytes a thread\n", p.program.str(),
                   p.by_columns ? "by columns" : "by rows", p.block_rows, p.tile, p.chunks, p.thread_bytes());
-  explain_steps(out, "once", p.uniform_steps);
-  explain_steps(out, "once, by column", p.column_steps);
+  explain_steps(out, "once", p, p.uniform_steps);
+  explain_steps(out, "once, by column", p, p.column_steps);
   for (const LoopPhase& phase : p.phases) {
-    explain_steps(out, "for each row", phase.row_steps);
-    explain_steps(out, "for each tile", phase.tile_steps);
+    explain_steps(out, "for each row", p, phase.row_steps);
+    explain_steps(out, "for each tile", p, phase.tile_steps);
   }
   return out;
 }

@@ -2,10 +2,13 @@
 // loop_compile.cc writes it, loop_exec.cc runs it.
 #pragma once
 
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "cpu/kernels/loop_program.h"
 #include "cpu/kernels/loop_tiles.h"
+#include "cpu/kernels/machine_code.h"
 
 namespace bp::cpu {
 
@@ -15,12 +18,17 @@ struct LoopSlot {
   Kind kind = Kind::scratch;
   bool moves = false;  // advances with the column when a row is cut into tiles
   int operand = -1;
-  std::size_t offset = 0;  // bytes into the constants or a thread's scratch
+  std::size_t offset = 0;     // bytes into the constants or a thread's scratch
+  std::int64_t elements = 0;  // scratch: as many, of the compute dtype; 0: the element behind the first of slot `after`
+  int after = -1;
+  bool column = false;    // what varies with the column only: the same in every row of a block
+  std::size_t width = 0;  // bytes of an element in memory; 0: those of the compute dtype
 };
 
-// How much a step covers: one element, one element per row of the block, the block as one run of elements, or the
-// block row by row.
-enum class LoopSpan : std::uint8_t { one, rows, flat, rowwise };
+// How much a step covers: one element, one element per row of the block, the block as one run of elements, the block
+// row by row, or the block as rows of kFoldedColumns elements and a shorter last one.
+enum class LoopSpan : std::uint8_t { one, rows, flat, rowwise, folded };
+inline constexpr std::int64_t kFoldedColumns = 64;
 
 // What no tile function does: conversions, gathers, indices, random bits.
 struct LoopTransfer {
@@ -30,18 +38,25 @@ struct LoopTransfer {
   bool dense = false;       // the block is one run of elements in memory
   bool replicated = false;  // every row of the block is the same
   ConvertFn convert = nullptr;
+  int memory = -1;  // a dense one: the slot of its place in memory, where machine code reads or writes it
   std::int64_t width = 0;
   std::uint64_t place = 0;
 };
 
+// Machine code of a run of steps: slots, rows of the block, elements of a row.
+using LoopCodeFn = void (*)(char* const* slots, std::size_t rows, std::size_t n);
+
 struct LoopStep {
-  TileFn fn = nullptr;  // null: transfer
+  TileFn fn = nullptr;        // null: transfer, or code
+  LoopCodeFn code = nullptr;  // of the run
   int dst = 0, a = 0, b = 0, c = 0;
   LoopSpan span = LoopSpan::one;
   int transfer = -1;
   int reduction = -1;       // a row reduction: its number
   bool only_first = false;  // writes what all threads would write alike: one does
   TileOp op = TileOp::copy;
+  int run = -1;          // in place of several steps: their number among the runs
+  unsigned scalars = 0;  // bit k: operand k is one value, or one a row where the span is rowwise
 };
 
 // A row reduction: tiles' partial results are joined in f64 with compensation when a row takes several tiles.
@@ -64,11 +79,37 @@ struct LoopPhase {
   std::vector<int> reductions;
 };
 
+// A value that is the same at many elements: at `offset` of a slot, one for each row or not.
+struct SteadyValue {
+  int slot = 0, offset = 0;
+  bool by_row = false;
+  auto operator<=>(const SteadyValue&) const = default;
+};
+
+// What code of a run needs, learnt by making it once.
+struct RunNeeds {
+  int registers = 0;                                     // at the same time
+  std::vector<int> pointers;                             // slots whose addresses it reads, in that order
+  int scratch_anchor = -1;                               // the slot from which a thread's scratch is addressed
+  std::vector<SteadyValue> steady;                       // worth a register each
+  std::vector<std::pair<std::uint32_t, int>> constants;  // and how often each is read
+  std::int64_t column_rows = 1;                          // rows of a block in which columns must be replicated
+};
+
+// Steps that machine code takes at once.
+struct LoopRun {
+  std::vector<LoopStep> steps;
+  std::vector<bool> kept;  // by slot: others read it, so that it must be in memory
+  RunNeeds needs;
+  std::shared_ptr<const MachineCode> code;
+};
+
 struct CompiledLoop::Plan {
   LoopProgram program;      // after collapsing
   bool by_columns = false;  // one row at a time, threads share its columns
   std::int64_t block_rows = 1, tile = 0, tiles_per_row = 1;
   std::int64_t blocks = 0, chunk_blocks = 1, chunks = 0;  // rows mode: chunks of blocks own column partials
+  std::int64_t column_rows = 0;                           // rows of a block in which columns are replicated; 0: all
   std::int64_t chunk_tiles = 1;                           // columns mode: chunks of tiles
   std::int64_t accumulator_rows = 1;  // narrow rows are accumulated side by side and folded at the end
   std::vector<LoopSlot> slots;
@@ -80,8 +121,9 @@ struct CompiledLoop::Plan {
   std::vector<double> constants;  // raw bytes, aligned
   std::vector<int> row_slots;     // slots of kind operand_row
   std::vector<int> moving_slots;
-  std::vector<int> streams;       // slots of operands too large for the cache: the next tile is fetched ahead
-  std::size_t stream_quota = 0;   // cache lines to fetch before each step on tiles
+  std::vector<int> streams;      // slots of operands too large for the cache: the next tile is fetched ahead
+  std::size_t stream_quota = 0;  // cache lines to fetch before each step on tiles
+  std::vector<LoopRun> runs;
   std::size_t scratch_bytes = 0;  // a thread's registers
   std::size_t shared_bytes = 0;   // partial results of chunks
   double ns = 0;                  // estimated time on one thread

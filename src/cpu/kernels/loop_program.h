@@ -160,11 +160,16 @@ struct LoopProgram {
 // operands[i] points at element offset 0 of operand i; outputs may not alias inputs.
 void reference_run(const LoopProgram& program, void* const* operands);
 
+// How the tiles of a loop are computed: by machine code made for the loop where the processor is one it is made for
+// (x86-64 with AVX-512) and the system grants executable memory; by a walk over its instructions otherwise, and where
+// asked to. Both give the same bits.
+enum class LoopCode : std::uint8_t { machine, tiles };
+
 // A prepared program. Immutable after construction; run() may be called from several threads with different
 // workspaces. Empty reductions give 0, -inf, +inf, 1 as NumPy's initial values would.
 class CompiledLoop {
  public:
-  explicit CompiledLoop(const LoopProgram& program);
+  explicit CompiledLoop(const LoopProgram& program, LoopCode code = LoopCode::machine);
   ~CompiledLoop();
   CompiledLoop(CompiledLoop&&) noexcept;
   CompiledLoop& operator=(CompiledLoop&&) noexcept;

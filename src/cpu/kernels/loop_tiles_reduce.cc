@@ -137,7 +137,12 @@ void accumulate(void* dst_, const void* a_, const void* b_, const void*, std::si
     return kDot ? hn::Mul(x, load_first(d, m, b + r * n + i)) : x;
   };
   auto s = tail(0);
-  for (std::size_t r = 1; r < rows; ++r) s = R::join(d, s, tail(r));
+  for (std::size_t r = 1; r < rows; ++r) {
+    if constexpr (kDot)
+      s = hn::MulAdd(load_first(d, m, a + r * n + i), load_first(d, m, b + r * n + i), s);
+    else
+      s = R::join(d, s, tail(r));
+  }
   hn::BlendedStore(R::join(d, load_first(d, m, dst + i), s), m, d, dst + i);
 }
 
