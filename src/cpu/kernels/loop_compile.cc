@@ -98,7 +98,9 @@ class Compiler {
     if (!accumulates) plan_.chunk_blocks = 1;
     plan_.chunks = (plan_.blocks + plan_.chunk_blocks - 1) / plan_.chunk_blocks;
     if (plan_.by_columns) {
-      plan_.chunk_tiles = std::max<std::int64_t>(8192 / plan_.tile, (plan_.tiles_per_row + 63) / 64);
+      // Reductions have a partial result a chunk; without them a chunk is what a thread may take by itself.
+      if (nodes_.last_phase() > 0)
+        plan_.chunk_tiles = std::max<std::int64_t>(8192 / plan_.tile, (plan_.tiles_per_row + 63) / 64);
       plan_.chunks = (plan_.tiles_per_row + plan_.chunk_tiles - 1) / plan_.chunk_tiles;
     }
   }
