@@ -132,6 +132,7 @@ int main(int argc, char** argv) {
   if (argc < 3) broken("usage: fuzz_replay TARGET FOLDER [ROUNDS]");
   for (const int signal : {SIGABRT, SIGALRM}) std::signal(signal, died);
 #ifndef BP_SANITIZED
+  std::signal(SIGSEGV, died);  // of which sanitizers tell more
   // A size that was believed ends here. Sanitizers, which map terabytes for themselves, have a limit of their own.
   const rlimit limit{std::uint64_t{4} << 30, std::uint64_t{4} << 30};
   ::setrlimit(RLIMIT_AS, &limit);

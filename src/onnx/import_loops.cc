@@ -73,7 +73,8 @@ struct LoopImport {
     const std::size_t carries = c.in.size() - slices;
     const Ints64 directions = c.integers("scan_input_directions", Ints64(slices, 0)),
                  axes = c.integers("scan_input_axes", Ints64(slices, 0));
-    const std::size_t outs = body.outputs.size() - std::min(carries, body.outputs.size());
+    if (body.outputs.size() < carries) c.refuse("its graph has fewer outputs than carries");
+    const std::size_t outs = body.outputs.size() - carries;
     const Ints64 out_directions = c.integers("scan_output_directions", Ints64(outs, 0)),
                  out_axes = c.integers("scan_output_axes", Ints64(outs, 0));
     Tensors init(c.in.begin(), c.in.begin() + static_cast<std::ptrdiff_t>(carries)), xs;

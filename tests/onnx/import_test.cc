@@ -172,6 +172,23 @@ TEST_F(OnnxImport, RefusesLoopsWithinLoopsThatWouldNotEnd) {
               HasSubstr("[onnx] Loop \"many\": loops of more than 65536 operations in all are not unrolled"));
 }
 
+TEST_F(OnnxImport, RefusesAScanWhoseGraphGivesNoCarryBack) {
+  proto::Graph body;
+  body.inputs = {{"c", 1, false, {}}, {"s", 1, false, {}}};
+  const Model model = model_of({{"Scan",
+                                 "scan",
+                                 "",
+                                 {"z", "x"},
+                                 {"y"},
+                                 {Attribute::of("body", std::make_shared<proto::Graph>(body)),
+                                  Attribute::of("num_scan_inputs", std::int64_t{1})}}},
+                               {{"z", floats({1, 1, 1}, {3})}});
+  EXPECT_THAT(error_of([&] {
+                model(ones({2, 3}));
+              }),
+              HasSubstr("[onnx] Scan \"scan\": its graph has fewer outputs than carries"));
+}
+
 TEST_F(OnnxImport, RefusesByName) {
   EXPECT_THAT(error_of([&] {
                 model_of({{"NonMaxSuppression", "nms", "", {"x"}, {"a"}, {}},
