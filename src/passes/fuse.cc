@@ -54,7 +54,9 @@ class Fuser {
     return k;
   }
   // The kind of a node alone.
+  // A slice that is wanted in memory is a movement, which has a kernel.
   Group::Kind kind_of(NodeId n) const {
+    if (g_.nodes[n].op == OpId::slice) return Group::Kind::single;
     return loop_space(g_, std::vector<NodeId>{n}) ? Group::Kind::loop : Group::Kind::single;
   }
 

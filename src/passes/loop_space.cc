@@ -37,6 +37,18 @@ bool is_integer_cast(const Node& n, DType from) {
   return n.op == OpId::cast && is_integer(from) && is_integer(n.types[0].dtype);
 }
 
+// A loop reads a slice in place: worth it for rows of some length, and where the rest of the operand, which lives on for
+// the loop, is not much more.
+bool is_long_slice(const Graph& g, NodeId id) {
+  constexpr std::int64_t kShortestRow = 32, kLargestRest = 8;
+  const Node& n = g.nodes[id];
+  const Shape& out = n.types[0].shape;
+  const ir::Ints& step = n.attrs.ints("step");
+  return out.rank() > 0 && step.back() == 1 && out[out.rank() - 1] >= kShortestRow &&
+         out.numel() * kLargestRest >= g.type(n.inputs[0]).shape.numel() &&
+         std::all_of(step.begin(), step.end(), [](std::int64_t k) { return k > 0; });
+}
+
 // The dtype a node forces on its loop: f64, f32, or none (boolean) when it has no floating value.
 DType forced_compute(const Graph& g, const Node& n) {
   bool f32_seen = false;
@@ -171,9 +183,32 @@ class Finder {
     return before;
   }
 
-  // Follows an operand with the given strides through transparent nodes to what is behind.
+  // Strides into a slice's operand, and the place of the slice's first element there.
+  std::optional<Strides> before_slice(const Node& n, const Strides& s, std::int64_t& offset) const {
+    const Shape &in = g_.type(n.inputs[0]).shape, &out = n.types[0].shape;
+    const ir::Ints &start = n.attrs.ints("start"), &step = n.attrs.ints("step");
+    const Shape in_steps = row_major_strides(in), out_steps = row_major_strides(out);
+    Strides before(s.size(), 0);
+    for (std::size_t d = 0; d < s.size(); ++d) {
+      if (s[d] == 0) continue;
+      const int axis = axis_of(out, s[d], space_.dims[d]);
+      if (axis < 0) return std::nullopt;
+      before[d] = in_steps[axis] * step[static_cast<std::size_t>(axis)] * (s[d] / out_steps[axis]);
+    }
+    std::int64_t at = 0;
+    for (int i = 0; i < out.rank(); ++i) {
+      const auto k = static_cast<std::size_t>(i);
+      at += (start[k] + offset / out_steps[i] % out[i] * step[k]) * in_steps[i];
+    }
+    offset = at;
+    return before;
+  }
+
+  // Follows an operand with the given strides through transparent nodes to what is behind. A member's value is at hand
+  // where it was computed only, not elsewhere in its tensor.
   std::optional<LoopRead> follow(Value v, Strides s) const {
     LoopRead read;
+    bool sliced = false;
     while (is_transparent(g_, v.node) && !is_member(v.node)) {
       const Node& n = g_.nodes[v.node];
       if (n.op == OpId::full) {
@@ -181,13 +216,16 @@ class Finder {
         read.constant = n.attrs.real("value");
         return read;
       }
-      if (n.op == OpId::broadcast) {
-        auto before = before_broadcast(n, s);
+      if (n.op == OpId::broadcast || n.op == OpId::slice) {
+        if (n.op == OpId::broadcast && read.offset != 0) return std::nullopt;
+        auto before = n.op == OpId::broadcast ? before_broadcast(n, s) : before_slice(n, s, read.offset);
         if (!before) return std::nullopt;
         s = std::move(*before);
+        sliced |= n.op == OpId::slice;
       }
       v = n.inputs[0];
     }
+    if (sliced && is_member(v.node)) return std::nullopt;
     read.kind = is_member(v.node) ? LoopRead::Kind::member : LoopRead::Kind::memory;
     read.value = v;
     read.strides = std::move(s);
@@ -372,7 +410,7 @@ bool is_reduction(OpId op) {
 
 bool is_transparent(const Graph& g, NodeId n) {
   const OpId op = g.nodes[n].op;
-  return op == OpId::reshape || op == OpId::broadcast || op == OpId::full;
+  return op == OpId::reshape || op == OpId::broadcast || op == OpId::full || (op == OpId::slice && is_long_slice(g, n));
 }
 
 Value behind_transparent(const Graph& g, Value v) {

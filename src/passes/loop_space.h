@@ -14,7 +14,7 @@ namespace bp::passes {
 // Steps of a row-major tensor's linear index along each dimension of the space; 0: it does not vary with it.
 using Strides = std::vector<std::int64_t>;
 
-// What an operand of a member is, seen through reshapes and broadcasts.
+// What an operand of a member is, seen through reshapes, broadcasts and slices.
 struct LoopRead {
   enum class Kind : std::uint8_t {
     member,    // a value of the group
@@ -26,6 +26,7 @@ struct LoopRead {
   ir::Value value;
   double constant = 0;
   Strides strides;
+  std::int64_t offset = 0;  // of the first element of the space, in elements of `value`
 };
 
 struct LoopMember {
@@ -46,11 +47,12 @@ struct LoopSpace {
 };
 
 bool is_reduction(ir::OpId op);  // over axes; argmax and cumsum are none
-// Nodes that loops look through instead of reading them from memory: reshape, broadcast, full.
+// Nodes that loops look through instead of reading them from memory: reshape, broadcast, full, and slices of long runs
+// that are no small part of their operand.
 bool is_transparent(const ir::Graph& g, ir::NodeId n);
 // Whether a loop can compute the node, by its op and dtypes.
 bool is_loop_op(const ir::Graph& g, ir::NodeId n);
-// The first value behind reshapes and broadcasts (a full among them).
+// The first value behind transparent nodes (a full among them).
 ir::Value behind_transparent(const ir::Graph& g, ir::Value v);
 
 // `nodes` in topological order; transparent ones among them are looked through, unless there is nothing else. No answer

@@ -114,6 +114,11 @@ class Worker {
   }
 
   char* slot(int s) const { return slots_[s]; }
+  // Element offset 0 of operand k.
+  char* place(int k) const {
+    const LoopOperand& o = plan_.program.operands[static_cast<std::size_t>(k)];
+    return static_cast<char*>(operands_[k]) + o.base * static_cast<std::int64_t>(size_of(o.dtype));
+  }
   std::size_t width_of(int s) const {
     const std::size_t width = plan_.slots[static_cast<std::size_t>(s)].width;
     return width != 0 ? width : plan_.element_bytes();
@@ -128,7 +133,7 @@ class Worker {
           break;
         case LoopSlot::Kind::scratch:
         case LoopSlot::Kind::tile_register: slots_[i] = scratch_ + s.offset; break;
-        default: slots_[i] = static_cast<char*>(operands_[s.operand]);
+        default: slots_[i] = place(s.operand);
       }
       bases_[i] = slots_[i];
     }
@@ -160,7 +165,7 @@ class Worker {
       const int k = plan_.slots[static_cast<std::size_t>(s)].operand;
       const LoopAccess& a = plan_.program.operands[static_cast<std::size_t>(k)].access;
       const std::int64_t offset = a.rank == 0 ? 0 : a.rank == 1 ? row * a.stride[0] : a.offset(row, 0);
-      bases_[s] = slots_[s] = static_cast<char*>(operands_[k]) + offset * static_cast<std::int64_t>(width_of(s));
+      bases_[s] = slots_[s] = place(k) + offset * static_cast<std::int64_t>(width_of(s));
     }
   }
 
@@ -375,7 +380,7 @@ class Worker {
   void put(char* p, std::size_t i, double v) const { write(p + i * plan_.element_bytes(), wide_, v); }
 
   void random(const LoopTransfer& t, char* dst, std::size_t n) const {
-    const auto* key = static_cast<const std::int64_t*>(operands_[t.operand]);
+    const auto* key = reinterpret_cast<const std::int64_t*>(place(t.operand));
     const auto first = static_cast<std::uint64_t>(row_ * plan_.program.cols + column_);
     random_tile(plan_.program.compute)(dst, n, first, random_key(key[0], t.place), static_cast<std::uint64_t>(key[1]),
                                        static_cast<int>(t.width));
@@ -386,7 +391,7 @@ class Worker {
     const LoopOperand& o = plan_.program.operands[static_cast<std::size_t>(t.operand)];
     const std::int64_t bytes = static_cast<std::int64_t>(size_of(o.dtype)), step = o.access.col_stride;
     for (std::size_t r = 0; r < rows; ++r) {
-      char* at = static_cast<char*>(operands_[t.operand]) +
+      char* at = place(t.operand) +
                  o.access.offset(row_ + static_cast<std::int64_t>(r), column_) * bytes;
       char* row = tile + r * n * plan_.element_bytes();
       if (t.dense) return f(at, row, rows * n);

@@ -92,12 +92,12 @@ bool LoopAccess::varies_with_row() const noexcept {
   return false;
 }
 
-int LoopProgram::input(DType dtype, LoopAccess access) {
-  operands.push_back({dtype, access, false, -1});
+int LoopProgram::input(DType dtype, LoopAccess access, std::int64_t base) {
+  operands.push_back({dtype, access, false, -1, base});
   return static_cast<int>(operands.size()) - 1;
 }
 int LoopProgram::output(DType dtype, LoopAccess access, int in_place_of) {
-  operands.push_back({dtype, access, true, in_place_of});
+  operands.push_back({dtype, access, true, in_place_of, 0});
   return static_cast<int>(operands.size()) - 1;
 }
 int LoopProgram::load(int operand) { return push(*this, {.op = LoopOp::load, .operand = operand}); }

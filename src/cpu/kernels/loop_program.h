@@ -117,6 +117,7 @@ struct LoopOperand {
   bool output = false;
   // For an output: the one input whose memory it may share (same dtype and access); -1: it shares with none.
   int in_place_of = -1;
+  std::int64_t base = 0;  // where element offset 0 lies, in elements from the pointer that run() gets
 };
 
 struct LoopInstr {
@@ -136,7 +137,7 @@ struct LoopProgram {
   std::vector<LoopOperand> operands;
   std::vector<LoopInstr> instrs;
 
-  int input(DType dtype, LoopAccess access);
+  int input(DType dtype, LoopAccess access, std::int64_t base = 0);
   int output(DType dtype, LoopAccess access, int in_place_of = -1);
 
   int load(int operand);
@@ -157,7 +158,7 @@ struct LoopProgram {
 };
 
 // Runs the program with plain scalar loops, rounding each value to the compute dtype: the oracle of every test.
-// operands[i] points at element offset 0 of operand i; outputs may not alias inputs.
+// operands[i] points at element -base of operand i; outputs may not alias inputs.
 void reference_run(const LoopProgram& program, void* const* operands);
 
 // How the tiles of a loop are computed: by machine code made for the loop where the processor is one it is made for
@@ -179,7 +180,7 @@ class CompiledLoop {
   // Threads that pay for this much work, at most max_threads.
   int useful_threads(int max_threads) const noexcept;
 
-  // operands[i]: element offset 0 of operand i. Allocates nothing. Results do not depend on `threads` (at least 1).
+  // operands[i]: points at element -base of operand i. Allocates nothing. Results do not depend on `threads` (at least 1).
   // Outputs may share memory with their in_place_of only.
   void run(void* const* operands, int threads, void* workspace) const;
 

@@ -130,7 +130,10 @@ class Reference {
     return values_[static_cast<std::size_t>(v)][static_cast<std::size_t>(r * p_.cols + c)];
   }
   const LoopOperand& operand(const LoopInstr& in) const { return p_.operands[static_cast<std::size_t>(in.operand)]; }
-  void* memory(const LoopInstr& in) const { return operands_[in.operand]; }
+  void* memory(const LoopInstr& in) const {
+    const LoopOperand& o = operand(in);
+    return static_cast<char*>(operands_[in.operand]) + o.base * static_cast<std::int64_t>(size_of(o.dtype));
+  }
 
   double element(const LoopInstr& in, std::int64_t r, std::int64_t c) const {
     switch (in.op) {

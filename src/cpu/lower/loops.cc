@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <tuple>
 #include <utility>
 
 #include "cpu/kernels/loop_program.h"
@@ -114,10 +115,10 @@ class Writer {
 
   int input(const LoopRead& r) {
     const BufferId buffer = l_.buffer(r.value);
-    const auto key = std::pair(buffer, r.strides);
+    const auto key = std::tuple(buffer, r.strides, r.offset);
     if (const auto at = inputs_.find(key); at != inputs_.end()) return at->second;
     reads_.push_back(buffer);
-    return inputs_[key] = program_.input(g_.type(r.value).dtype, access(r.strides));
+    return inputs_[key] = program_.input(g_.type(r.value).dtype, access(r.strides), r.offset);
   }
 
   // An output that updates a state may overwrite it while it is read, if it is read element by element only.
@@ -137,8 +138,9 @@ class Writer {
     const BufferId buffer = l_.buffer(state);
     int found = -1;
     for (const auto& [key, operand] : inputs_) {
-      if (key.first != buffer) continue;
-      const bool alike = key.second == m.strides && is_full(m.strides) && g_.type(v).dtype == g_.type(state).dtype;
+      const auto& [from, strides, offset] = key;
+      if (from != buffer) continue;
+      const bool alike = strides == m.strides && offset == 0 && is_full(m.strides) && g_.type(v).dtype == g_.type(state).dtype;
       if (!alike || found >= 0 || is_plain_copy(m)) return in_place_safe_ = false, -1;
       found = operand;
     }
@@ -219,7 +221,7 @@ class Writer {
   const LoopSpace& space_;
   const std::vector<Value>& results_;
   LoopProgram program_;
-  std::map<std::pair<BufferId, Strides>, int> inputs_;  // operands
+  std::map<std::tuple<BufferId, Strides, std::int64_t>, int> inputs_;  // operands
   std::map<int, int> loads_;                            // operand -> value
   std::map<NodeId, int> values_;
   std::vector<std::pair<Value, int>> outputs_;
