@@ -37,8 +37,8 @@ bool is_integer_cast(const Node& n, DType from) {
   return n.op == OpId::cast && is_integer(from) && is_integer(n.types[0].dtype);
 }
 
-// A loop reads a slice in place: worth it for rows of some length, and where the rest of the operand, which lives on for
-// the loop, is not much more.
+// A loop reads a slice in place: worth it for rows of some length, and where the rest of the operand, which lives on
+// for the loop, is not much more.
 bool is_long_slice(const Graph& g, NodeId id) {
   constexpr std::int64_t kShortestRow = 32, kLargestRest = 8;
   const Node& n = g.nodes[id];
@@ -204,11 +204,12 @@ class Finder {
     return before;
   }
 
-  // Follows an operand with the given strides through transparent nodes to what is behind. A member's value is at hand
-  // where it was computed only, not elsewhere in its tensor.
+  // Follows an operand with the given strides through transparent nodes to what is behind. A slice that cannot be
+  // looked through is read from memory itself; of a member there is none then, as its value is at hand where it was
+  // computed.
   std::optional<LoopRead> follow(Value v, Strides s) const {
     LoopRead read;
-    bool sliced = false;
+    std::optional<LoopRead> slice;
     while (is_transparent(g_, v.node) && !is_member(v.node)) {
       const Node& n = g_.nodes[v.node];
       if (n.op == OpId::full) {
@@ -216,16 +217,19 @@ class Finder {
         read.constant = n.attrs.real("value");
         return read;
       }
+      if (n.op == OpId::slice && !slice) {
+        if (is_member(behind_transparent(g_, v).node)) return std::nullopt;
+        slice = LoopRead{.kind = LoopRead::Kind::memory, .value = v, .strides = s};
+      }
       if (n.op == OpId::broadcast || n.op == OpId::slice) {
-        if (n.op == OpId::broadcast && read.offset != 0) return std::nullopt;
-        auto before = n.op == OpId::broadcast ? before_broadcast(n, s) : before_slice(n, s, read.offset);
-        if (!before) return std::nullopt;
+        auto before = n.op == OpId::slice ? before_slice(n, s, read.offset)
+                      : read.offset != 0  ? std::nullopt
+                                          : before_broadcast(n, s);
+        if (!before) return slice;
         s = std::move(*before);
-        sliced |= n.op == OpId::slice;
       }
       v = n.inputs[0];
     }
-    if (sliced && is_member(v.node)) return std::nullopt;
     read.kind = is_member(v.node) ? LoopRead::Kind::member : LoopRead::Kind::memory;
     read.value = v;
     read.strides = std::move(s);

@@ -107,6 +107,35 @@ TEST(Fuse, LayerNormAndBatchNormBothWays) {
     }
 }
 
+// A loop reads long slices where they lie: gates of an LSTM, halves of a gated unit, slices of slices, later rows.
+TEST(Fuse, LoopsReadSlicesInPlace) {
+  for (DType t : {f32, f64, bf16}) {
+    const Tensor x = random_tensor({6, 8, 160}, t, 1), d = random_tensor({6, 8, 40}, t, 2);
+    const auto quarter = [&](int k) { return slice(x, {0, 1, 2}, {0, 0, 40 * k}, {6, 8, 40 * (k + 1)}); };
+    EXPECT_EQ(check({sigmoid(quarter(0)) * tanh(quarter(1)) + quarter(3) * d}, tolerance_of(t)).steps, 1u);
+    const Tensor inner = slice(slice(x, {0, 1, 2}, {1, 0, 32}, {6, 8, 160}), {0, 1, 2}, {1, 3, 48}, {5, 8, 88});
+    EXPECT_EQ(check({exp(inner) - slice(d, {0, 1, 2}, {1, 2, 0}, {5, 7, 40})}, tolerance_of(t)).steps, 1u);
+    EXPECT_EQ(check({exp(slice(x, {0, 1, 2}, {0, 0, 0}, {6, 8, 160}, {2, 3, 1}))}, tolerance_of(t)).steps, 1u);
+    EXPECT_EQ(check({sum(abs(quarter(2)), {2})}, tolerance_of(t) * 10).steps, 1u);
+    check({reshape(quarter(1), {48, 40}) * reshape(d, {48, 40})}, tolerance_of(t));  // by axes that are no more
+  }
+}
+
+// What a loop cannot read in place: its own values elsewhere, a broadcast of which it would want a part, backwards.
+TEST(Fuse, OtherSlicesAreMoved) {
+  for (DType t : {f32, f64}) {
+    const Tensor x = random_tensor({12, 64}, t, 1), row = random_tensor({64}, t, 2);
+    const Tensor y = exp(x);
+    check({slice(y, {0, 1}, {0, 0}, {12, 32}) * slice(y, {0, 1}, {0, 32}, {12, 64}), y}, tolerance_of(t));
+    check({slice(y, {0, 1}, {6, 0}, {12, 64}) + slice(x, {0, 1}, {0, 0}, {6, 64})}, tolerance_of(t));
+    check({tanh(slice(broadcast_to(row, {12, 64}), {0, 1}, {3, 16}, {9, 64}))}, tolerance_of(t));
+    check({tanh(reverse(slice(x, {0, 1}, {0, 16}, {12, 64}), {1}))}, tolerance_of(t));
+    check({exp(slice(x, {0, 1}, {0, 60}, {12, 64})), slice(x, {0, 1}, {0, 16}, {12, 64})}, tolerance_of(t));
+    const Tensor w = random_tensor({32, 8}, t, 3), half = slice(x, {0, 1}, {0, 32}, {12, 64});
+    check({matmul(half, w), exp(half)}, tolerance_of(t) * 10);
+  }
+}
+
 TEST(Fuse, ColumnSumsJoinTheirProducers) {
   const Tensor x = random_tensor({300, 40}, f32, 1), d = random_tensor({300, 40}, f32, 2);
   const Tensor masked = select(x > 0.0, d, zeros_like(d));

@@ -391,8 +391,7 @@ class Worker {
     const LoopOperand& o = plan_.program.operands[static_cast<std::size_t>(t.operand)];
     const std::int64_t bytes = static_cast<std::int64_t>(size_of(o.dtype)), step = o.access.col_stride;
     for (std::size_t r = 0; r < rows; ++r) {
-      char* at = place(t.operand) +
-                 o.access.offset(row_ + static_cast<std::int64_t>(r), column_) * bytes;
+      char* at = place(t.operand) + o.access.offset(row_ + static_cast<std::int64_t>(r), column_) * bytes;
       char* row = tile + r * n * plan_.element_bytes();
       if (t.dense) return f(at, row, rows * n);
       if (step == 1 || n == 1) {

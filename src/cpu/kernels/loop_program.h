@@ -180,8 +180,8 @@ class CompiledLoop {
   // Threads that pay for this much work, at most max_threads.
   int useful_threads(int max_threads) const noexcept;
 
-  // operands[i]: points at element -base of operand i. Allocates nothing. Results do not depend on `threads` (at least 1).
-  // Outputs may share memory with their in_place_of only.
+  // operands[i]: points at element -base of operand i. Allocates nothing. Results do not depend on `threads` (at least
+  // 1). Outputs may share memory with their in_place_of only.
   void run(void* const* operands, int threads, void* workspace) const;
 
   // The steps as text: stages, tiles, macro-instructions.

@@ -140,7 +140,8 @@ class Writer {
     for (const auto& [key, operand] : inputs_) {
       const auto& [from, strides, offset] = key;
       if (from != buffer) continue;
-      const bool alike = strides == m.strides && offset == 0 && is_full(m.strides) && g_.type(v).dtype == g_.type(state).dtype;
+      const bool alike =
+          strides == m.strides && offset == 0 && is_full(m.strides) && g_.type(v).dtype == g_.type(state).dtype;
       if (!alike || found >= 0 || is_plain_copy(m)) return in_place_safe_ = false, -1;
       found = operand;
     }
@@ -222,7 +223,7 @@ class Writer {
   const std::vector<Value>& results_;
   LoopProgram program_;
   std::map<std::tuple<BufferId, Strides, std::int64_t>, int> inputs_;  // operands
-  std::map<int, int> loads_;                            // operand -> value
+  std::map<int, int> loads_;                                           // operand -> value
   std::map<NodeId, int> values_;
   std::vector<std::pair<Value, int>> outputs_;
   std::vector<BufferId> reads_, writes_;
@@ -250,7 +251,9 @@ StepInfo info_of(Lowering& l, const LoopSpace& space) {
 bool lower_loop(Lowering& l, const passes::Group& group) {
   const ir::Graph& g = l.graph();
   const NodeId last = group.nodes.back();
-  const bool known = passes::is_loop_op(g, last) || passes::is_transparent(g, last) || g.nodes[last].op == OpId::iota;
+  const OpId op = g.nodes[last].op;
+  const bool known =
+      passes::is_loop_op(g, last) || (passes::is_transparent(g, last) && op != OpId::slice) || op == OpId::iota;
   if (!known || (group.kind != passes::Group::Kind::loop && group.nodes.size() > 1)) return false;
   const auto space = passes::loop_space(g, group.nodes);
   if (!space) return false;
