@@ -25,7 +25,7 @@ constexpr const char* kFooter = R"(Examples:
   bp cures --only vanishing,exploding
   bp runs --where "optimizer.lr<0.01" --sort best.validation_loss
   bp runs compare fashion_mnist fashion_mnist-2 --chart losses.svg
-  bp tune examples/fashion_tune.toml --workers 2
+  bp tune examples/fashion_mnist.toml --workers 2 --set data.limit=6000
 
 A run leaves a folder runs/NAME (NAME-2, -3, ... when it exists):
   model.safetensors       the trained model            config.toml   the configuration with all defaults

@@ -293,6 +293,35 @@ bool goes_on(std::span<const double> costs, double own, std::int64_t eta) {
   return better < std::max<std::int64_t>(1, static_cast<std::int64_t>(costs.size()) / eta);
 }
 
+std::vector<std::int64_t> by_wins(std::span<const Course> courses) {
+  struct Reached {
+    std::vector<double> all, ended;  // of those that came to an epoch, and that came no farther
+  };
+  std::map<std::int64_t, Reached> at;
+  for (const Course& c : courses)
+    for (const auto& [epoch, cost] : c.costs) {
+      at[epoch].all.push_back(cost);
+      if (epoch == c.costs.rbegin()->first) at[epoch].ended.push_back(cost);
+    }
+  for (auto& [_, reached] : at)
+    for (auto* list : {&reached.all, &reached.ended}) std::sort(list->begin(), list->end());
+  const auto beaten = [](const std::vector<double>& sorted, double cost) {  // equal ones by half
+    const auto [low, high] = std::equal_range(sorted.begin(), sorted.end(), cost);
+    return static_cast<double>(sorted.end() - high) + static_cast<double>(high - low) / 2;
+  };
+  std::vector<std::pair<double, std::int64_t>> order;  // the least first
+  for (const Course& c : courses) {
+    double wins = c.costs.empty() ? -1 : 0;
+    for (const auto& [epoch, cost] : c.costs)
+      wins += beaten(epoch == c.costs.rbegin()->first ? at[epoch].all : at[epoch].ended, cost);
+    order.emplace_back(-wins, c.number);
+  }
+  std::sort(order.begin(), order.end());
+  std::vector<std::int64_t> numbers;
+  for (const auto& [_, number] : order) numbers.push_back(number);
+  return numbers;
+}
+
 std::vector<double> importance(const Search& search, std::span<const std::int64_t> numbers) {
   constexpr std::size_t kFewest = 4;
   std::vector<double> shares(search.dimensions.size(), 0.0);

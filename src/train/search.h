@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <vector>
@@ -51,6 +52,15 @@ bool is_rung(const Search& search, std::int64_t epoch);
 // Whether a trial goes on past a rung: it is among the best 1/eta (the best one at least) of those that came there so
 // far. `costs` are theirs, its own among them; smaller is better, NaN the worst.
 bool goes_on(std::span<const double> costs, double own, std::int64_t eta);
+
+// How far a trial came: its cost at rungs and at its end, by epoch; none for one that diverged.
+struct Course {
+  std::int64_t number = 0;
+  std::map<std::int64_t, double> costs = {};
+};
+// The numbers of trials, those first that are better than more others. Two are compared at the last epoch that both
+// have a cost of: the first trials of a search pass rungs for want of others, which makes none of them good.
+std::vector<std::int64_t> by_wins(std::span<const Course> courses);
 
 // Share of the variance of the trials' ranks that each dimension explains alone, in [0, 1]: epsilon squared (Kelley
 // 1935), the correlation ratio less what chance would give, over choices, or over ranges cut into bins of equally many

@@ -161,6 +161,14 @@ bool Study::passes_rung(std::int64_t number, std::int64_t epoch, double cost, st
   return passes;
 }
 
+std::map<std::int64_t, double> Study::rungs(std::int64_t number) {
+  std::map<std::int64_t, double> costs;
+  io::Statement rows = database_.prepare("SELECT epoch, cost FROM rungs WHERE trial = ?1");
+  rows.with(number);
+  while (rows.step()) costs[rows.integer(0)] = rows.number(1);
+  return costs;
+}
+
 bool Study::stopped(std::int64_t number) {
   io::Statement row = database_.prepare("SELECT 1 FROM rungs WHERE trial = ?1 AND goes_on = 0");
   return row.with(number).step();

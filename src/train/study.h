@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -58,6 +59,7 @@ class Study {
   // Records the cost of a trial at a rung and decides whether it goes on (search.h); asked again, as after a resume, it
   // answers as before.
   bool passes_rung(std::int64_t number, std::int64_t epoch, double cost, std::int64_t eta);
+  std::map<std::int64_t, double> rungs(std::int64_t number);  // its costs by epoch
   // Whether it was stopped at a rung.
   bool stopped(std::int64_t number);
 

@@ -164,6 +164,18 @@ void run_trial(const TunePlan& plan, Study& study, Trial& trial, const TuneHooks
   study.end(trial);
 }
 
+// Of the trials that have ended by their settings.
+std::vector<Course> courses_of(const TunePlan& plan, const std::vector<Trial>& trials) {
+  Study study = open_study(plan);
+  std::vector<Course> all;
+  for (const Trial& t : trials) {
+    if (t.state == "diverged") all.push_back({t.number});
+    if (t.state == "finished" || t.state == "pruned") all.push_back({t.number, study.rungs(t.number)});
+    if (t.state == "finished") all.back().costs[plan.base.train.epochs] = cost_of(t.value, plan.base);
+  }
+  return all;
+}
+
 int class_of(const Trial& t) {
   constexpr const char* kOrder[] = {"finished", "pruned", "running", "interrupted", "diverged", "failed"};
   return static_cast<int>(std::find(std::begin(kOrder), std::end(kOrder), t.state) - std::begin(kOrder));
@@ -236,9 +248,7 @@ std::vector<double> conclude_search(const TunePlan& plan, const std::vector<Tria
                    fmt::format("# Trial {} of {}: validation {} {:.6g}\n{}", best.number, trials.size(),
                                plan.base.train.watch, best.value, to_toml(trial_config(plan, best.number).root)));
   }
-  std::vector<std::int64_t> numbers;
-  for (const Trial& t : trials)
-    if (t.state == "finished" || t.state == "pruned" || t.state == "diverged") numbers.push_back(t.number);
+  const std::vector<std::int64_t> numbers = by_wins(courses_of(plan, trials));
   std::vector<double> shares = importance(s, numbers);
   io::write_file(
       in("importance.svg"),

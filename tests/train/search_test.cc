@@ -64,6 +64,17 @@ TEST(Search, ProposalsStayInTheirRangesAndDependOnTheirNumberAlone) {
   EXPECT_NE(proposal(search_of("seed = 1" + space), 0)[0].number, proposal(search_of("seed = 2" + space), 0)[0].number);
 }
 
+// In as many cells of a square as there are; in one base for both keys they would lie on a diagonal.
+TEST(Search, HaltonFillsASquare) {
+  const Search s = search_of("method = 'halton'\n[tune.space]\n'a' = { uniform = [0, 4] }\n'b' = { uniform = [0, 4] }");
+  std::set<std::pair<int, int>> cells;
+  for (int n = 0; n < 64; ++n) {
+    const std::vector<Node> v = proposal(s, n);
+    cells.emplace(static_cast<int>(v[0].number), static_cast<int>(v[1].number));
+  }
+  EXPECT_GE(cells.size(), 16u);
+}
+
 TEST(Search, MistakesNameTheKey) {
   const auto message = [](const std::string& text) { return message_of(ErrorKind::config, [&] { search_of(text); }); };
   EXPECT_THAT(message("[tune.space]\n'optimizer.lr' = { log = [0, 1] }"),
@@ -121,6 +132,28 @@ TEST(Search, ImportanceFindsTheKeyThatMatters) {
   EXPECT_LT(shares[2], shares[0]);
   EXPECT_THAT(importance(s, std::vector<std::int64_t>{0, 1, 2}), ElementsAre(0, 0, 0));
   EXPECT_THAT(importance_svg(s, shares, "a <b>"), HasSubstr("a &lt;b&gt;"));
+}
+
+// By hand: of ranks -1.5, -0.5, 0.5, 1.5 in two pairs the share between is 0.8, less chance 0.7; in turns it is 0.2,
+// less than chance.
+TEST(Search, ImportanceIsLessWhatChanceGives) {
+  const Search s = search_of("method = 'grid'\n[tune.space]\n'a' = [1, 2]\n'b' = [1, 2]");
+  const std::vector<double> shares = importance(s, std::vector<std::int64_t>{0, 1, 2, 3});
+  EXPECT_NEAR(shares[0], 0.7, 1e-12);
+  EXPECT_EQ(shares[1], 0);
+}
+
+TEST(Search, TrialsAreRankedByWhomTheyBeatWhereBothCame) {
+  // 0 came to the end when nobody else was there; 1 to 3 are better than it at the first rung, 4 diverged.
+  const std::vector<Course> courses{{0, {{1, 0.9}, {3, 0.8}, {9, 0.7}}},
+                                    {1, {{1, 0.5}, {3, 0.45}}},
+                                    {2, {{1, 0.6}}},
+                                    {3, {{1, 0.7}, {3, 0.4}, {9, 0.3}}},
+                                    {4, {}},
+                                    {5, {{1, kInfinite}}},
+                                    {6, {{1, 0.6}}}};
+  EXPECT_THAT(by_wins(courses), ElementsAre(1, 2, 6, 3, 0, 5, 4));
+  EXPECT_THAT(by_wins({}), ElementsAre());
 }
 
 class StudyFile : public ::testing::Test {
@@ -185,6 +218,8 @@ TEST_F(StudyFile, RungsDecideOnce) {
   EXPECT_FALSE(b.passes_rung(1, 1, 0.6, 3));
   EXPECT_TRUE(b.passes_rung(2, 1, 0.4, 3));
   EXPECT_TRUE(b.passes_rung(0, 1, 0.5, 3));  // asked again; no longer the best
+  EXPECT_TRUE(a.passes_rung(0, 3, 0.6, 3));  // the first to come there
+  EXPECT_THAT(b.rungs(0), ElementsAre(std::pair(1, 0.5), std::pair(3, 0.6)));
   EXPECT_TRUE(a.stopped(1));
   EXPECT_FALSE(a.stopped(2));
 }
