@@ -183,14 +183,24 @@ io::Table prediction_table(const Config& config, const Array& predictions, std::
   return table;
 }
 
-// RUN/report.html. An interrupted run's says nothing about data: whoever interrupts does not want to wait.
-void write_report(const Config& c, const Datasets& sets, const nn::Sequential& model, const RunRecord& record,
-                  const Report& report) {
+// RUN/report.html. An interrupted run's says nothing about data: whoever interrupts does not want to wait. Measuring a
+// step takes a second, which a short run does not wait for either.
+void write_report(const Config& c, const Datasets& sets, nn::Sequential& model, Trainer& trainer,
+                  const RunRecord& record, const Report& report) {
+  constexpr double kWorthASecond = 20;
   const data::Source* set = sets.test ? sets.test.get() : sets.validation ? sets.validation.get() : sets.train.get();
   const char* split = sets.test ? "test" : sets.validation ? "validation" : "training";
   std::optional<Findings> findings;
   if (report.result.stop != Stop::interrupted) findings = examine(c, model, *set, split);
+  if (findings && record.seconds > kWorthASecond) findings->step = profile_on(trainer, c, *set);
   io::write_file(in(report.folder, "report.html"), report_html(c, report.folder, record, findings, set));
+}
+
+// Whatever happens meanwhile: it is the failure of the training that is to be told.
+void report_failure(const Config& c, const std::string& folder, const nn::Sequential& model, const RunRecord& record) {
+  try {
+    io::write_file(in(folder, "report.html"), report_html(c, folder, record, examine_parameters(model), nullptr));
+  } catch (const std::exception&) {}
 }
 
 Report run(const Config& c, const Datasets& sets, const std::string& folder, bool resume, const Hooks& hooks) {
@@ -213,10 +223,11 @@ Report run(const Config& c, const Datasets& sets, const std::string& folder, boo
   };
   Trainer trainer(model, c.loss, *optimizer, options);
   if (resume) trainer.resume(options.checkpoint.folder);
+  const std::optional<RunRecord> so_far = record_so_far(folder);
   io::write_file(in(folder, "config.toml"), to_toml(c.root));
   records.emplace(folder, c, validation.has_value(), trainer.history());
   const Note warn = hooks.on_warning ? hooks.on_warning : [](const std::string&) {};
-  log.emplace(folder, c, sets, model, loader.batches(), warn);
+  log.emplace(folder, so_far, c, sets, model, loader.batches(), warn);
   if (hooks.on_begin) {
     const std::int64_t first = 0;
     const data::Batch one = loader.source().fetch({&first, 1}, Key{});
@@ -229,12 +240,13 @@ Report run(const Config& c, const Datasets& sets, const std::string& folder, boo
     if (report.result.stop != Stop::interrupted) report.test = keep_and_test(trainer, model, c, sets, options);
   } catch (const std::exception& e) {
     log->failed(e);
+    if (c.report) report_failure(c, folder, model, log->record());
     throw;
   }
   log->end(report.result, report.test);
   if (c.report) {
     try {
-      write_report(c, sets, model, log->record(), report);
+      write_report(c, sets, model, trainer, log->record(), report);
     } catch (const Error& e) { warn(fmt::format("there is no report: {}", e.what())); }
   }
   return report;

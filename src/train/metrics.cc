@@ -11,24 +11,23 @@ namespace bp::train {
 
 namespace {
 
-void require_same_shape(const Tensor& output, const Tensor& target) {
-  if (output.shape() != target.shape())
-    fail(ErrorKind::shape, "[train] targets: expected the shape of the model's output {}, got {}", output.shape(),
-         target.shape());
-}
-
 Tensor correct_classes(const Tensor& output, const Tensor& target) {
-  if (is_float(target.dtype())) require_same_shape(output, target);
+  if (is_float(target.dtype())) require_same_shape("train", output.shape(), target.shape());
   const Tensor ids = is_float(target.dtype()) ? argmax(target, -1) : cast(target, DType::i64);
   return sum(equal(argmax(output, -1), ids));
 }
 
 }  // namespace
 
+void require_same_shape(std::string_view where, const Shape& outputs, const Shape& targets) {
+  if (outputs != targets)
+    fail(ErrorKind::shape, "[{}] targets: expected the shape of the outputs {}, got {}", where, outputs, targets);
+}
+
 std::vector<Tensor> batch_results(Task task, const Tensor& loss, const Tensor& output, const Tensor& target) {
   const Scope scope("metrics");
   if (task == Task::classification) return {loss, correct_classes(output, target)};
-  require_same_shape(output, target);
+  require_same_shape("train", output.shape(), target.shape());
   if (task == Task::binary) return {loss, sum(equal(output > 0.0, target > 0.5))};
   const Tensor t = cast(target, DType::f64), e = cast(output, DType::f64) - t;
   return {loss, sum(abs(e)), sum(e * e), sum(t), sum(t * t)};

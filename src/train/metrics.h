@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "bp/train.h"
@@ -29,6 +30,9 @@ struct Sums {
     return {v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]};
   }
 };
+
+// Throws Error(shape), opened by "[where]".
+void require_same_shape(std::string_view where, const Shape& outputs, const Shape& targets);
 
 // The results of a compiled training step: the loss, then the sums of one batch, exact (i64) or in f64.
 std::vector<Tensor> batch_results(Task task, const Tensor& loss, const Tensor& output, const Tensor& target);

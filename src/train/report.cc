@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "bp/io.h"
 #include "io/image.h"
+#include "train/checkpoints.h"
 #include "train/experiment.h"
 #include "train/pictures.h"
 
@@ -42,8 +43,9 @@ td:first-child,th:first-child{text-align:left}.matrix td{text-align:center;borde
 .examples.wide{grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr))}
 .examples img{width:100%;image-rendering:pixelated;border-radius:6px;display:block;margin-bottom:6px;background:#000}
 .status{font-size:13px;padding:2px 10px;border-radius:99px;border:1px solid var(--accent);color:var(--accent);
-vertical-align:middle;font-weight:500;white-space:nowrap}
+vertical-align:middle;font-weight:500;white-space:nowrap}.status.bad{border-color:rgb(var(--bad));color:rgb(var(--bad))}
 pre,.text{overflow-x:auto;font:13px/1.5 ui-monospace,"DejaVu Sans Mono",monospace;margin:0}.text{white-space:pre-wrap;overflow-wrap:anywhere}
+.card svg.share{width:80px;height:9px;display:inline-block;fill:var(--accent);background:var(--grid);border-radius:3px}
 .card svg.bars{width:96px;height:22px;display:inline-block;fill:var(--accent);vertical-align:middle})";
 
 std::string escape(std::string_view text) {
@@ -82,10 +84,14 @@ std::string time_text(double seconds) {
   return s < 60 ? fmt::format("{:.3g} s", seconds) : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
 }
 
+bool went_wrong(const RunRecord& r) { return r.status == "diverged" || r.status == "failed"; }
+
 std::string header(const RunRecord& r) {
-  std::string out = fmt::format("<h1>{} <span class=\"status\">{}</span></h1>\n<p>{}, begun {}{}</p>\n", escape(r.name),
-                                escape(r.status), escape(r.folder), utc(r.started),
-                                r.reason.empty() ? "" : "; ended by: " + escape(r.reason));
+  const bool wrong = went_wrong(r);
+  std::string out = fmt::format("<h1>{} <span class=\"status{}\">{}</span></h1>\n<p>{}, begun {}{}</p>\n",
+                                escape(r.name), wrong ? " bad" : "", escape(r.status), escape(r.folder), utc(r.started),
+                                r.reason.empty() || wrong ? "" : "; ended by: " + escape(r.reason));
+  if (wrong) out += "<div class=\"card\"><pre class=\"text\">" + escape(r.reason) + "</pre></div>\n";
   out += "<div class=\"cards\">\n";
   for (const auto& [name, m] : r.metrics) {
     const bool test = name.starts_with("test_");
@@ -102,14 +108,9 @@ std::string header(const RunRecord& r) {
 
 // The columns of history.csv that belong together: training and validation of one metric in a chart, the rest alone.
 std::string curves(const std::string& run) {
-  const std::string file = (fs::path(run) / "history.csv").string();
-  if (!fs::exists(file)) return "";
-  io::CsvOptions options;
-  options.dtype = DType::f64;
-  options.missing = io::Missing::nan;
-  options.allow_non_finite = true;
-  const io::Table table = io::read_csv(file, options);
-  if (table.rows() == 0) return "<p>No epoch was finished.</p>\n";
+  const std::optional<io::Table> history = read_history(run);
+  if (!history) return "<p>No epoch was finished.</p>\n";
+  const io::Table& table = *history;
   const auto series = [&](const std::string& name, const io::Column& column) {
     const auto x = table.column("epoch").values.values<double>(), y = column.values.values<double>();
     return io::Series{name, {x.begin(), x.end()}, {y.begin(), y.end()}};
@@ -139,42 +140,42 @@ std::string class_name(const Config& c, std::int64_t k) {
   return i < c.data.classes.size() ? c.data.classes[i] : std::to_string(k);
 }
 
-std::string matrix(const Config& c, const Findings& f) {
+std::string matrix(const Config& c, const metrics::ConfusionMatrix& m) {
   std::string out = "<div class=\"card scroll\"><table class=\"matrix\"><thead><tr><th>target \\ output</th>";
-  for (std::int64_t k = 0; k < f.classes; ++k) out += "<th>" + escape(class_name(c, k)) + "</th>";
+  for (std::int64_t k = 0; k < m.classes(); ++k) out += "<th>" + escape(class_name(c, k)) + "</th>";
   out += "</tr></thead>\n";
-  for (std::int64_t t = 0; t < f.classes; ++t) {
-    const std::int64_t* row = f.confusion.data() + t * f.classes;
-    const double sum =
-        static_cast<double>(std::max<std::int64_t>(1, std::accumulate(row, row + f.classes, std::int64_t{0})));
+  const metrics::ClassCounts counts = m.counts();
+  for (std::int64_t t = 0; t < m.classes(); ++t) {
+    const auto sum = static_cast<double>(std::max<std::int64_t>(1, counts.of(t).support));
     out += "<tr><th>" + escape(class_name(c, t)) + "</th>";
-    for (std::int64_t k = 0; k < f.classes; ++k)
-      out += fmt::format("<td style=\"background:rgba(var(--{}),{:.2f})\">{}</td>", k == t ? "good" : "bad",
-                         row[k] == 0 ? 0.0 : std::min(0.85, 0.08 + static_cast<double>(row[k]) / sum), row[k]);
+    for (std::int64_t k = 0; k < m.classes(); ++k)
+      out +=
+          fmt::format("<td style=\"background:rgba(var(--{}),{:.2f})\">{}</td>", k == t ? "good" : "bad",
+                      m.at(t, k) == 0 ? 0.0 : std::min(0.85, 0.08 + static_cast<double>(m.at(t, k)) / sum), m.at(t, k));
     out += "</tr>\n";
   }
   return out + "</table></div>\n";
 }
 
-std::string per_class(const Config& c, const Findings& f) {
-  std::string out =
-      "<div class=\"card scroll\" style=\"margin-top:14px\"><table><tr><th>class</th><th>precision</th><th>recall</th>"
-      "<th>F1</th><th>samples</th></tr>\n";
-  const auto share = [](double part, double whole) { return whole > 0 ? part / whole : std::nan(""); };
-  const auto cell = [](double x) {
-    return std::isnan(x) ? std::string("<td>–</td>") : fmt::format("<td>{:.3f}</td>", x);
-  };
-  for (std::int64_t k = 0; k < std::min(f.classes, kListedClasses); ++k) {
-    double targets = 0, outputs = 0;
-    for (std::int64_t j = 0; j < f.classes; ++j) {
-      targets += static_cast<double>(f.confusion[static_cast<std::size_t>(k * f.classes + j)]);
-      outputs += static_cast<double>(f.confusion[static_cast<std::size_t>(j * f.classes + k)]);
-    }
-    const auto right = static_cast<double>(f.confusion[static_cast<std::size_t>(k * f.classes + k)]);
-    out += fmt::format("<tr><td>{}</td>{}{}{}<td>{:.0f}</td></tr>\n", escape(class_name(c, k)),
-                       cell(share(right, outputs)), cell(share(right, targets)),
-                       cell(share(2 * right, targets + outputs)), targets);
-  }
+std::string score_row(const std::string& name, const metrics::ClassScores& s) {
+  return fmt::format("<tr><td>{}</td><td>{:.3f}</td><td>{:.3f}</td><td>{:.3f}</td><td>{}</td></tr>\n", escape(name),
+                     s.precision, s.recall, s.f1, s.support);
+}
+
+// A row a class; of several binary labels a row a label, of its ones.
+std::string confusion(const Config& c, const Findings& f) {
+  const bool labels = f.confusion.size() > 1;
+  const metrics::ConfusionMatrix& first = f.confusion[0];
+  std::string out = labels || first.classes() > kMatrixClasses ? "" : matrix(c, first);
+  out += fmt::format(
+      "<div class=\"card scroll\" style=\"margin-top:14px\"><table><tr><th>{}</th><th>precision</th><th>recall</th>"
+      "<th>F1</th><th>{}</th></tr>\n",
+      labels ? "label" : "class", labels ? "ones" : "samples");
+  for (std::int64_t k = 0; labels && k < std::min(std::ssize(f.confusion), kListedClasses); ++k)
+    out += score_row(class_name(c, k), f.confusion[static_cast<std::size_t>(k)].counts().of(1));
+  const metrics::ClassCounts counts = first.counts();
+  for (std::int64_t k = 0; !labels && k < std::min(first.classes(), kListedClasses); ++k)
+    out += score_row(class_name(c, k), counts.of(k));
   return out + "</table></div>\n";
 }
 
@@ -218,16 +219,37 @@ std::string bars(const std::vector<double>& histogram) {
                      4 * histogram.size(), path);
 }
 
+// A horizontal bar in a cell.
+std::string share_cell(double share) {
+  return fmt::format(
+      "<td>{:.1f}% <svg class=\"share\" viewBox=\"0 0 100 10\" preserveAspectRatio=\"none\"><path "
+      "d=\"M0 0h{:.1f}v10h-{:.1f}z\"/></svg></td>",
+      100 * share, 100 * share, 100 * share);
+}
+
+std::string activations(const Findings& f) {
+  if (f.activations.empty()) return "";
+  std::string out =
+      "<p>Saturated values pass on less than 2% of the gradient: zeros of a ReLU, a tanh beyond ±0.99. A dead unit is "
+      "saturated for every row of a batch.</p>\n<div class=\"card scroll\"><table><tr><th>layer</th><th>kind</th>"
+      "<th>saturated</th><th>dead units</th></tr>\n";
+  for (const ActivationFigures& a : f.activations)
+    out += fmt::format("<tr><td>{}</td><td>{}</td>{}<td>{} of {}</td></tr>\n", escape(a.path), escape(a.kind),
+                       share_cell(a.saturated), a.dead, a.units);
+  return out + "</table></div>\n";
+}
+
 std::string parameters(const Findings& f) {
+  if (f.parameters.empty()) return "";
   std::string out =
       "<div class=\"card scroll\"><table><tr><th>parameter</th><th>shape</th><th>values</th><th>mean</th>"
       "<th>deviation</th><th>norm</th><th>largest</th><th>zeros</th><th>gradient norm</th></tr>\n";
   for (const ParameterFigures& p : f.parameters)
     out += fmt::format(
         "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.3g}</td><td>{:.3g}</td><td>{:.3g}</td><td>{:.3g}</td>"
-        "<td>{:.1f}%</td><td>{:.3g}</td></tr>\n",
+        "<td>{:.1f}%</td><td>{}</td></tr>\n",
         escape(p.name), p.shape.str(), bars(p.histogram), p.mean, p.stddev, p.norm, p.largest, 100 * p.zeros,
-        p.gradient_norm);
+        std::isnan(p.gradient_norm) ? "–" : fmt::format("{:.3g}", p.gradient_norm));
   return out + "</table></div>\n";
 }
 
@@ -236,8 +258,35 @@ std::string timing(const RunRecord& r) {
   std::string out = "<div class=\"cards\">\n" + card(time_text(r.seconds), "training steps");
   if (r.steps > 0) out += card(fmt::format("{:.3g} ms", 1e3 * r.seconds / static_cast<double>(r.steps)), "a step");
   if (r.epochs > 0) out += card(time_text(r.seconds / static_cast<double>(r.epochs)), "an epoch");
-  out += card(time_text(std::max(0.0, wall - r.seconds)), "compiling, validation, files, pauses");
+  out += card(time_text(std::max(0.0, wall - r.seconds - r.paused)), "compiling, validation, files");
+  if (r.resumed > 0)
+    out += card(time_text(r.paused),
+                fmt::format("paused, resumed {}", r.resumed == 1 ? "once" : fmt::format("{} times", r.resumed)));
   return out + card(std::to_string(r.steps), "steps") + "</div>\n";
+}
+
+std::string time_rows(const std::string& title, const std::vector<ProfileSum>& sums, double whole) {
+  constexpr std::size_t kRows = 40;
+  std::string out = fmt::format(
+      "<div class=\"card scroll\" style=\"margin-top:14px\"><table><tr><th>{}</th><th>time</th><th>share</th>"
+      "<th>GFLOP/s</th><th>of the machine's limit</th></tr>\n",
+      title);
+  for (std::size_t i = 0; i < std::min(kRows, sums.size()); ++i) {
+    const ProfileSum& s = sums[i];
+    const double seconds = std::max(s.seconds, 1e-12);
+    out += fmt::format("<tr><td>{}</td><td>{:.4g} ms</td>{}<td>{:.3g}</td><td>{:.0f}%</td></tr>\n",
+                       escape(s.name.empty() ? "outside of layers" : s.name), 1e3 * s.seconds,
+                       share_cell(s.seconds / whole), s.flops / seconds / 1e9, 100 * s.limit_seconds / seconds);
+  }
+  return out + "</table></div>\n";
+}
+
+std::string step_times(const Findings& f) {
+  if (!f.step || f.step->steps.empty()) return "";
+  const double whole = std::max(f.step->seconds(), 1e-12);
+  return fmt::format("<p style=\"margin-top:14px\">A training step takes {:.4g} ms, the median of {}:</p>\n",
+                     1e3 * whole, f.step->runs) +
+         time_rows("layer", f.step->by_layer(), whole) + time_rows("pass", f.step->by_pass(), whole);
 }
 
 std::string pairs(const std::map<std::string, std::string>& values) {
@@ -260,28 +309,40 @@ std::string report_html(const Config& c, const std::string& run, const RunRecord
       "content=\"width=device-width,initial-scale=1\">\n<title>{}</title>\n<style>{}</style></head>\n<body><main>\n",
       escape(r.name), kStyle);
   out += header(r) + section("Curves", curves(run));
-  if (findings && set != nullptr) {
-    const Findings& f = *findings;
-    const std::string about = fmt::format("<p>{} of {} rows of the {} data.</p>\n", f.rows, f.of, f.split);
-    if (!f.confusion.empty())
-      out += section("Confusion", about + (f.classes <= kMatrixClasses ? matrix(c, f) : "") + per_class(c, f));
-    out += section("Worst examples", about + worst(c, f, *set));
-    out += section("Layers", parameters(f));
-  }
-  out += section("Time", timing(r)) + section("Environment", pairs(r.environment));
+  const Findings f = findings.value_or(Findings{});
+  const std::string about = fmt::format("<p>{} of {} rows of the {} data.</p>\n", f.rows, f.of, f.split);
+  if (!f.confusion.empty()) out += section("Confusion", about + confusion(c, f));
+  if (!f.worst.empty() && set != nullptr) out += section("Worst examples", about + worst(c, f, *set));
+  out += section("Activations", activations(f)) + section("Layers", parameters(f));
+  out += section("Time", timing(r) + step_times(f)) + section("Environment", pairs(r.environment));
   out += section("Configuration", "<div class=\"card\"><pre>" + escape(to_toml(c.root)) + "</pre></div>\n");
   return out + "</main></body></html>\n";
 }
 
+Profile profile_on(Trainer& trainer, const Config& c, const data::Source& set) {
+  constexpr int kRuns = 5;
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(std::min(c.batch, set.size())));
+  std::iota(rows.begin(), rows.end(), 0);
+  const data::Batch batch = set.fetch(rows, Key{});
+  return trainer.profile(to_tensor(batch.x), to_tensor(batch.y), kRuns);
+}
+
 std::string report_run(const std::string& run) {
   Config config = read_run(run);
-  const nn::Sequential model = load_model(config, run);
   const bool held_out = config.data.validation || config.data.validation_fraction > 0;
   const Split split = config.data.test ? Split::test : held_out ? Split::validation : Split::train;
-  const SourcePtr set = load_split(config, split);
   const char* name = config.data.test ? "test" : held_out ? "validation" : "training";
+  const SourcePtr set = load_split(config, split);
+  std::optional<Findings> findings;
+  if (fs::exists(fs::path(run) / "model.safetensors") || has_checkpoints((fs::path(run) / "checkpoints").string())) {
+    nn::Sequential model = load_model(config, run);
+    findings = examine(config, model, *set, name);
+    const std::unique_ptr<optim::Optimizer> optimizer = config.optimizer(nn::parameters(model));
+    Trainer trainer(model, config.loss, *optimizer, config.train);
+    findings->step = profile_on(trainer, config, *set);
+  }
   const std::string file = (fs::path(run) / "report.html").string();
-  io::write_file(file, report_html(config, run, read_run_record(run), examine(config, model, *set, name), set.get()));
+  io::write_file(file, report_html(config, run, read_run_record(run), findings, set.get()));
   return file;
 }
 

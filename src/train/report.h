@@ -11,10 +11,12 @@
 
 namespace bp::train {
 
-// `set` is what `findings` are about; both are absent for a run that was interrupted.
+// `set` is what `findings` are about, null where they are of no data; a run that was interrupted has none.
 std::string report_html(const Config& config, const std::string& run, const RunRecord& record,
                         const std::optional<Findings>& findings, const data::Source* set);
-// Examines the run's model and writes the page; its path.
+// Where the trainer's step spends its time on the first rows of `set`; takes some steps.
+Profile profile_on(Trainer& trainer, const Config& config, const data::Source& set);
+// Examines the run's model, if it has left one, and writes the page; its path.
 std::string report_run(const std::string& run);
 
 }  // namespace bp::train

@@ -53,18 +53,28 @@ template <class F> bool RunLog::attempt(const char* what, F&& f) {
   }
 }
 
-RunLog::RunLog(std::string folder, const Config& config, const Datasets& sets, const nn::Sequential& model,
-               std::int64_t batches, Note note)
+std::optional<RunRecord> record_so_far(const std::string& folder) {
+  try {
+    if (std::filesystem::exists(std::filesystem::path(folder) / "run.json")) return read_run_record(folder);
+  } catch (const Error&) {}  // an unreadable older record is written anew
+  return std::nullopt;
+}
+
+RunLog::RunLog(std::string folder, const std::optional<RunRecord>& so_far, const Config& config, const Datasets& sets,
+               const nn::Sequential& model, std::int64_t batches, Note note)
     : folder_(std::move(folder)), batches_(batches), note_(std::move(note)) {
   const auto place = split_run(folder_);
   record_.folder = place.second;
   record_.name = config.name;
   record_.started = now();
+  if (so_far) {
+    record_.resumed = so_far->resumed + 1;
+    record_.paused = so_far->paused + std::max(0.0, record_.started - so_far->updated);
+    record_.started = so_far->started;
+  }
   try {
-    if (std::filesystem::exists(std::filesystem::path(folder_) / "run.json"))
-      record_.started = read_run_record(folder_).started;
     add_history(record_, folder_);
-  } catch (const Error&) {}  // an unreadable older record is written anew
+  } catch (const Error&) {}  // an unreadable one is written anew
   record_.status = "running";
   record_.planned_epochs = config.train.epochs;
   record_.parameters = nn::parameter_count(config.model);

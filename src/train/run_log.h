@@ -19,12 +19,16 @@ namespace bp::train {
 
 using Note = std::function<void(const std::string&)>;
 
+// What is on record of a run that goes on; none of a new one, or where it cannot be read. Ask before anything is
+// written.
+std::optional<RunRecord> record_so_far(const std::string& folder);
+
 class RunLog {
  public:
   // `folder` holds config.toml and history.csv already; a run that goes on keeps the date of its beginning. `config`
   // and `model` are kept: alive and in place. `batches` make an epoch.
-  RunLog(std::string folder, const Config& config, const Datasets& sets, const nn::Sequential& model,
-         std::int64_t batches, Note note);
+  RunLog(std::string folder, const std::optional<RunRecord>& so_far, const Config& config, const Datasets& sets,
+         const nn::Sequential& model, std::int64_t batches, Note note);
   void epoch(const std::vector<std::string>& columns, const std::vector<double>& row);
   void end(const Result& result, const std::optional<Metrics>& test);
   void failed(const std::exception& error);

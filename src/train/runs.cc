@@ -98,17 +98,26 @@ double written_at(const std::string& file) {
 
 }  // namespace
 
-void add_history(RunRecord& record, const std::string& run) {
+std::optional<io::Table> read_history(const std::string& run) {
   const std::string path = path_in(run, "history.csv");
-  if (!fs::exists(path)) return;
-  record.epochs = 0;
-  record.seconds = 0;
-  record.metrics.clear();
+  if (!fs::exists(path)) return std::nullopt;
+  const Buffer text = io::read_file(path, {.max_bytes = 1u << 30});
+  const std::string_view all(text.as<char>(), text.bytes());
+  if (all.find('\n') + 1 >= all.size()) return std::nullopt;  // a header
   io::CsvOptions options;
   options.dtype = DType::f64;
   options.missing = io::Missing::nan;
   options.allow_non_finite = true;
-  const io::Table table = io::read_csv(path, options);
+  return io::read_csv(path, options);
+}
+
+void add_history(RunRecord& record, const std::string& run) {
+  const std::optional<io::Table> history = read_history(run);
+  if (!history) return;
+  const io::Table& table = *history;
+  record.epochs = 0;
+  record.seconds = 0;
+  record.metrics.clear();
   std::vector<std::string> columns;
   for (const io::Column& c : table.columns) columns.push_back(c.name);
   std::vector<double> row(columns.size());
@@ -183,6 +192,8 @@ std::string to_json(const RunRecord& r) {
                   {"started", r.started},
                   {"updated", r.updated},
                   {"seconds", r.seconds},
+                  {"resumed", r.resumed},
+                  {"paused", r.paused},
                   {"epochs", r.epochs},
                   {"planned_epochs", r.planned_epochs},
                   {"steps", r.steps},
@@ -211,6 +222,8 @@ RunRecord parse_run_record(const std::string& text, const std::string& where) {
                            {"steps", &r.steps},
                            {"parameters", &r.parameters}})
       *to = json.at(key).get<std::int64_t>();
+    r.resumed = json.value("resumed", r.resumed);  // unknown to older versions
+    r.paused = json.value("paused", r.paused);
     for (const auto& [name, m] : json.at("metrics").items())
       r.metrics[name] = {number_of(m.at("last")), number_of(m.at("best")), m.at("best_epoch").get<std::int64_t>()};
     for (const auto& [key, value] : json.at("config").items()) r.settings.emplace_back(key, value.get<std::string>());
@@ -235,7 +248,10 @@ RunRecord read_run_record(const std::string& run) {
     }
   }
   if (!known) record = record_of_files(run);
-  if (known && record.status == "running") add_history(record, run);
+  if (known && record.status == "running") {
+    add_history(record, run);
+    record.updated = std::max(record.updated, written_at(path_in(run, "history.csv")));
+  }
   // Its folder may have been renamed since.
   record.folder = split_run(run).second;
   return record;

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "bp/io.h"
 #include "io/sqlite.h"
 #include "train/toml.h"
 
@@ -37,6 +38,9 @@ struct RunRecord {
   std::vector<std::pair<std::string, std::string>> settings = {};
   std::string config_hash = {};                         // of the settings, the name left out
   std::map<std::string, std::string> environment = {};  // version, host, process, threads, isa
+  // How often it was gone on with, and the seconds from where it was left to there. In run.json only.
+  std::int64_t resumed = 0;
+  double paused = 0;
 };
 
 // The folder that a run's lies in, and its name there.
@@ -46,6 +50,8 @@ std::pair<std::string, std::string> split_run(const std::string& run);
 bool lower_is_better(std::string_view metric);
 // Takes in the values of an epoch; those that are no metric (epoch, lr, seconds, ...) and NaN are passed over.
 void add_epoch(RunRecord& record, const std::vector<std::string>& columns, const std::vector<double>& row);
+// RUN/history.csv, f64; nothing where no epoch has ended. Throws as its reader does.
+std::optional<io::Table> read_history(const std::string& run);
 // Takes in all rows of RUN/history.csv, if there is one, in the place of what was known of epochs.
 void add_history(RunRecord& record, const std::string& run);
 void set_settings(RunRecord& record, const Node& config);

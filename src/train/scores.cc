@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "bp/metrics.h"
+#include "train/metrics.h"
 
 namespace bp::metrics {
 
@@ -34,12 +35,6 @@ template <class T> std::int64_t place_of_largest(std::span<const T> row) {
   for (std::size_t k = 1; k < row.size(); ++k)
     if (row[k] > row[best] || (std::isnan(row[best]) && !std::isnan(row[k]))) best = k;
   return static_cast<std::int64_t>(best);
-}
-
-void require_shape_of_outputs(const Array& outputs, const Array& targets) {
-  if (outputs.shape != targets.shape)
-    fail(ErrorKind::shape, "[metrics] targets: expected the shape of the outputs {}, got {}", outputs.shape,
-         targets.shape);
 }
 
 double ratio(std::int64_t a, std::int64_t b) { return b == 0 ? 0 : static_cast<double>(a) / static_cast<double>(b); }
@@ -166,7 +161,7 @@ ClassCounts ConfusionMatrix::counts() const {
 // ---- two labels ----------------------------------------------------------------------------------------------------
 
 void BinaryCounts::add(const Array& logits, const Array& targets) {
-  require_shape_of_outputs(logits, targets);
+  train::require_same_shape("metrics", logits.shape, targets.shape);
   const Array x = convert(logits, DType::f64), y = convert(targets, DType::f64);
   const double *p = x.data<double>(), *t = y.data<double>();
   for (std::int64_t i = 0, n = x.numel(); i < n; ++i) ++count_[t[i] > 0.5][p[i] > 0];
@@ -182,7 +177,7 @@ double BinaryCounts::accuracy() const noexcept {
 }
 
 void Auc::add(const Array& scores, const Array& targets) {
-  require_shape_of_outputs(scores, targets);
+  train::require_same_shape("metrics", scores.shape, targets.shape);
   const Array x = convert(scores, DType::f64), y = convert(targets, DType::f64);
   const double *p = x.data<double>(), *t = y.data<double>();
   for (std::int64_t i = 0, n = x.numel(); i < n; ++i) scored_.emplace_back(p[i], t[i] > 0.5);
@@ -208,7 +203,7 @@ double Auc::value() const {
 // ---- values --------------------------------------------------------------------------------------------------------
 
 void RegressionErrors::add(const Array& outputs, const Array& targets) {
-  require_shape_of_outputs(outputs, targets);
+  train::require_same_shape("metrics", outputs.shape, targets.shape);
   const Array x = convert(outputs, DType::f64), y = convert(targets, DType::f64);
   const double *p = x.data<double>(), *t = y.data<double>();
   for (std::int64_t i = 0, n = x.numel(); i < n; ++i) {

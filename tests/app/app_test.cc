@@ -34,6 +34,12 @@ std::string read(const std::string& path) {
   return text.str();
 }
 
+int count_of(const std::string& text, const std::string& part) {
+  int n = 0;
+  for (std::size_t at = 0; (at = text.find(part, at)) != std::string::npos; at += part.size()) ++n;
+  return n;
+}
+
 // <build>/tests/test_app beside <build>/bp.
 std::string program() { return (fs::read_symlink("/proc/self/exe").parent_path().parent_path() / "bp").string(); }
 
@@ -91,19 +97,37 @@ class App : public ::testing::Test {
     waitpid(child, &status, 0);
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), read(at("out")), read(at("err"))};
   }
-  // What `bp train net.toml` shows in a terminal of this size; none where the system has no pseudo-terminals.
-  std::optional<std::string> shown_in_a_terminal(const winsize* size) const {
+  struct Terminal {
+    unsigned short width = 0;  // 0: it does not know
+    std::vector<std::pair<std::string, std::string>> environment = {};
+    int epochs = 12;
+    unsigned short later = 0;  // its width from the second epoch on; 0: it stays
+  };
+  // What `bp train net.toml` shows in a terminal; none where the system has no pseudo-terminals.
+  std::optional<std::string> shown_in(const Terminal& t) const {
     int terminal = -1;
-    const pid_t child = forkpty(&terminal, nullptr, nullptr, size);
+    winsize size{24, t.width, 0, 0};
+    const std::string epochs = "train.epochs=" + std::to_string(t.epochs);
+    const pid_t child = forkpty(&terminal, nullptr, nullptr, &size);
     if (child < 0) return std::nullopt;
     if (child == 0) {
       if (chdir(folder_.c_str()) != 0) _exit(99);
-      execl(program().c_str(), "bp", "train", "net.toml", "--out", "run", static_cast<char*>(nullptr));
+      for (const char* name : {"COLUMNS", "NO_COLOR", "TERM"}) unsetenv(name);
+      for (const auto& [name, value] : t.environment) setenv(name.c_str(), value.c_str(), 1);
+      execl(program().c_str(), "bp", "train", "net.toml", "--out", "run", "--set", epochs.c_str(),
+            static_cast<char*>(nullptr));
       _exit(98);
     }
     std::string shown;
-    char part[4096];
-    for (ssize_t n = 0; (n = ::read(terminal, part, sizeof part)) > 0;) shown.append(part, static_cast<std::size_t>(n));
+    char part[1024];
+    bool resized = t.later == 0;
+    for (ssize_t n = 0; (n = ::read(terminal, part, sizeof part)) > 0;) {
+      shown.append(part, static_cast<std::size_t>(n));
+      if (resized || shown.find("epoch 2/") == std::string::npos) continue;
+      resized = true;
+      size.ws_col = t.later;
+      EXPECT_EQ(ioctl(terminal, TIOCSWINSZ, &size), 0);  // sends SIGWINCH
+    }
     close(terminal);
     EXPECT_EQ(finish(child).code, 0);
     return shown;
@@ -502,8 +526,20 @@ TEST_F(App, ProfilesATrainingStep) {
   EXPECT_EQ(bp({"profile", "nothing.toml"}).code, 4);
 }
 
+// The bars among what a terminal was sent, in their order; not the lines of epochs.
+std::vector<std::string> bars_in(const std::string& shown) {
+  const std::string clear = "\r\033[K";
+  std::vector<std::string> bars;
+  for (std::size_t at = 0; (at = shown.find(clear + "epoch ", at)) != std::string::npos;) {
+    at += clear.size();
+    const std::size_t end = shown.find('\r', at);
+    if (shown.compare(end, 2, "\r\n") != 0) bars.push_back(shown.substr(at, end - at));
+  }
+  return bars;
+}
+
 TEST_F(App, ATerminalGetsALiveBar) {
-  const std::optional<std::string> terminal = shown_in_a_terminal(nullptr);
+  const std::optional<std::string> terminal = shown_in({});
   if (!terminal) GTEST_SKIP() << "this system has no pseudo-terminals (/dev/pts)";
   const std::string& shown = *terminal;
   EXPECT_THAT(shown, HasSubstr("\r\033[Kepoch 1/12 ["));
@@ -513,23 +549,67 @@ TEST_F(App, ATerminalGetsALiveBar) {
 // Every bar fits in one line, whatever the width; the smallest still says which epoch.
 TEST_F(App, BarsFitNarrowTerminals) {
   for (const unsigned short width : {20, 33, 60, 200}) {
-    const winsize size{24, width, 0, 0};
-    const std::optional<std::string> terminal = shown_in_a_terminal(&size);
-    if (!terminal) GTEST_SKIP() << "this system has no pseudo-terminals (/dev/pts)";
-    const std::string& shown = *terminal;
-    const std::string clear = "\r\033[K";
-    int bars = 0;
-    for (std::size_t at = 0; (at = shown.find(clear + "epoch 1/12 ", at)) != std::string::npos;) {
-      at += clear.size();
-      const std::size_t end = shown.find('\r', at);
-      const std::string bar = shown.substr(at, end - at);
-      if (shown.compare(end, 2, "\r\n") == 0) continue;  // the line of an epoch
-      ++bars;
+    const std::optional<std::string> shown = shown_in({.width = width});
+    if (!shown) GTEST_SKIP() << "this system has no pseudo-terminals (/dev/pts)";
+    const std::vector<std::string> bars = bars_in(*shown);
+    EXPECT_GE(bars.size(), 12u) << width;
+    for (const std::string& bar : bars) {
       EXPECT_LT(bar.size(), width) << bar;
       EXPECT_EQ(bar.find("samples/s") != std::string::npos, width == 200) << bar;
     }
-    EXPECT_GT(bars, 0) << width;
   }
+}
+
+// A terminal holds a few thousand characters that nobody has read; the last of so many epochs are drawn after that.
+TEST_F(App, BarsFollowATerminalThatIsResized) {
+  for (const auto& [before, after] : {std::pair{100, 40}, {40, 100}}) {
+    const std::optional<std::string> shown = shown_in(
+        {.width = static_cast<unsigned short>(before), .epochs = 150, .later = static_cast<unsigned short>(after)});
+    if (!shown) GTEST_SKIP() << "this system has no pseudo-terminals (/dev/pts)";
+    const std::vector<std::string> bars = bars_in(*shown);
+    ASSERT_GE(bars.size(), 150u);
+    EXPECT_EQ(bars.front().size() < 40, before == 40) << bars.front();
+    for (std::size_t i = bars.size() - 10; i < bars.size(); ++i) {
+      EXPECT_LT(static_cast<int>(bars[i].size()), after) << bars[i];
+      EXPECT_EQ(bars[i].size() < 40, after == 40) << bars[i];
+    }
+  }
+}
+
+// Where the terminal does not know its width COLUMNS tells, and 80 where that is none; a known width counts more.
+TEST_F(App, BarsTakeTheWidthOfColumns) {
+  struct Case {
+    unsigned short width;
+    const char* columns;
+    std::size_t below;
+    bool speed;  // is shown: there is room
+  };
+  for (const Case& c : {Case{0, "30", 30, false},
+                        {0, "200", 200, true},
+                        {0, "wide", 80, false},
+                        {0, "-5", 80, false},
+                        {0, "99999999999999999999", 1000, true},
+                        {200, "30", 200, true}}) {
+    const std::optional<std::string> shown = shown_in({.width = c.width, .environment = {{"COLUMNS", c.columns}}});
+    if (!shown) GTEST_SKIP() << "this system has no pseudo-terminals (/dev/pts)";
+    const std::vector<std::string> bars = bars_in(*shown);
+    ASSERT_FALSE(bars.empty()) << c.columns;
+    for (const std::string& bar : bars) EXPECT_LT(bar.size(), c.below) << bar;
+    const bool speed = bars.front().find("samples/s") != std::string::npos;
+    EXPECT_TRUE(speed == c.speed || c.below == 80) << bars.front();  // in 80 columns it depends on the numbers
+  }
+}
+
+// A terminal that cannot clear a line gets lines, and none gets colours: NO_COLOR has nothing to take away.
+TEST_F(App, DumbTerminalsGetLinesAndNoneGetsColours) {
+  const std::optional<std::string> dumb = shown_in({.width = 100, .environment = {{"TERM", "dumb"}}});
+  if (!dumb) GTEST_SKIP() << "this system has no pseudo-terminals (/dev/pts)";
+  EXPECT_EQ(dumb->find('\033'), std::string::npos);
+  EXPECT_EQ(count_of(*dumb, "epoch "), 12);
+  const std::optional<std::string> shown =
+      shown_in({.width = 100, .environment = {{"TERM", "xterm-256color"}, {"NO_COLOR", "1"}}});
+  EXPECT_FALSE(bars_in(*shown).empty());
+  EXPECT_EQ(count_of(*shown, "\033"), count_of(*shown, "\r\033[K")) << "an escape that does more than clear the line";
 }
 
 std::string output_of(const std::string& command) {
@@ -556,20 +636,23 @@ TEST_F(App, TheReportOfARunIsOneSafePage) {
   const std::string page = read(at("run/report.html"));
   EXPECT_EQ(page.find("<script"), std::string::npos);
   for (const char* part : {"&lt;script&gt;alert(1)", "&lt;script&gt;&amp;&#39;", "default-src 'none'", "precision",
-                           "Worst examples", "gradient norm", "validation", "Environment"})
+                           "Worst examples", "gradient norm", "validation", "Environment", "dead units"})
     EXPECT_THAT(page, HasSubstr(part));
+  EXPECT_EQ(page.find("A training step takes"), std::string::npos) << "a short run does not measure its step";
   for (const char* outside : {"src=\"http", "href=", "url("}) EXPECT_EQ(page.find(outside), std::string::npos);
   fs::remove(at("run/report.html"));
   EXPECT_EQ(bp({"report", "run"}).out, "run/report.html\n");
-  EXPECT_EQ(read(at("run/report.html")).size(), page.size());
+  const std::string measured = read(at("run/report.html"));
+  for (const char* part : {"A training step takes", "<th>layer</th>", "<td>backward</td>", "of the machine's limit"})
+    EXPECT_THAT(measured, HasSubstr(part));
   EXPECT_EQ(bp({"report", "nowhere"}).code, 4);
   if (output_of("command -v chromium").empty()) GTEST_SKIP() << "there is no chromium to open the page in";
   // Measured by a script that the page itself would refuse.
-  std::string probed = page;
+  std::string probed = measured;
   probed.erase(probed.find("<meta http-equiv"), probed.find("<meta name=") - probed.find("<meta http-equiv"));
   probed += "<script>document.title = `over ${document.documentElement.scrollWidth - innerWidth < 1}`</script>";
   write("probed.html", probed);
-  for (const std::string width : {"500", "1280"}) {
+  for (const std::string width : {"360", "500", "1280"}) {
     const std::string chromium =
         "timeout 60 chromium --headless --no-sandbox --disable-gpu --enable-logging=stderr "
         "--user-data-dir=" +
@@ -580,6 +663,30 @@ TEST_F(App, TheReportOfARunIsOneSafePage) {
     EXPECT_NE(output_of(chromium + at("probed.html") + " 2>/dev/null").find("<title>over true<"), std::string::npos)
         << "wider than " << width;
   }
+}
+
+// A training that fails leaves a page that says why, of what it had come to; `bp report` looks at its last checkpoint.
+TEST_F(App, ARunThatDivergesHasAPage) {
+  const Outcome bad =
+      bp({"train", "net.toml", "-q", "--out", "bad", "--set", "optimizer.type=sgd", "--set", "optimizer.lr=1e30"});
+  EXPECT_EQ(bad.code, 6) << bad.err;
+  const std::string page = read(at("bad/report.html"));
+  for (const char* part : {">diverged</span>", "Remedies", "No epoch was finished", "3.bias", "<td>–</td>"})
+    EXPECT_THAT(page, HasSubstr(part));
+  for (const char* part : {"Worst examples", "Confusion", ">nan<"})
+    EXPECT_EQ(page.find(part), std::string::npos) << part;
+  EXPECT_EQ(bp({"report", "bad"}).code, 0);
+
+  ASSERT_EQ(bp({"train", "net.toml", "-q", "--out", "late", "--set", "train.epochs=2"}).code, 0);
+  const Outcome late =
+      bp({"train", "--resume", "late", "-q", "--set", "train.epochs=4", "--set", "train.max_loss=1e-9"});
+  EXPECT_EQ(late.code, 6) << late.err;
+  const std::string after = read(at("late/report.html"));
+  EXPECT_THAT(after, HasSubstr("<b>2 of 4</b>"));
+  EXPECT_THAT(after, HasSubstr("paused, resumed once"));
+  fs::remove(at("late/model.safetensors"));
+  EXPECT_EQ(bp({"report", "late"}).code, 0);
+  EXPECT_THAT(read(at("late/report.html")), HasSubstr("Worst examples"));
 }
 
 TEST_F(App, CuresAreMeasuredAndWritten) {
@@ -608,6 +715,18 @@ std::string without_times(const std::string& out) {
   return kept;
 }
 
+// The process that is at a trial, by the trial's record; 0 when there is none yet.
+pid_t worker_at(const std::string& trial) {
+  const std::string record = read(trial + "/run.json"), key = "\"process\": \"";
+  const auto at = record.find(key);
+  return at == std::string::npos ? 0 : std::stoi(record.substr(at + key.size()));
+}
+
+bool is_alive(pid_t process) {
+  const std::string stat = read("/proc/" + std::to_string(process) + "/stat");
+  return !stat.empty() && stat.find(") Z") == std::string::npos;
+}
+
 TEST_F(App, TuneFindsARateAndGoesOnAfterAKill) {
   write("tune.toml", std::string(kNet) + R"([tune]
 method = "halton"
@@ -629,10 +748,14 @@ trials = 6
   EXPECT_THAT(read(at("whole/best.toml")), HasSubstr("validation loss"));
 
   const pid_t killed = start(tune({"--out", "two", "--workers", "2"}));
-  for (int i = 0; i < 3000 && !fs::exists(at("two/trial-003/history.csv")); ++i)
+  for (int i = 0; i < 3000 && worker_at(at("two/trial-003")) == 0; ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  const pid_t worker = worker_at(at("two/trial-003"));
   kill(killed, SIGKILL);
   finish(killed);
+  for (int i = 0; i < 5000 && is_alive(worker); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  EXPECT_FALSE(is_alive(worker) || fs::exists(at("two/trial-005/model.safetensors")))
+      << "the workers of a killed search went on";
   const Outcome two = bp(tune({"--out", "two", "--workers", "2"}));
   ASSERT_EQ(two.code, 0) << two.err;
   EXPECT_EQ(without_times(two.out.substr(0, two.out.find("best:"))),
@@ -645,6 +768,47 @@ trials = 6
   const Outcome other = bp({"tune", "tune.toml", "--out", "two"});
   EXPECT_EQ(other.code, 7) << other.err;
   EXPECT_THAT(other.err, HasSubstr("search with other settings"));
+}
+
+// A worker is killed under a living search, once and then whenever it is at trial 0: the trial is gone on with, and
+// fails when it has lost three; the others end as they would have.
+TEST_F(App, TuneReplacesAWorkerThatIsKilled) {
+  write("tune.toml", std::string(kNet) + R"([tune]
+trials = 3
+[tune.space]
+"optimizer.lr" = { log = [1e-4, 1e-1] }
+)");
+  const auto tune = [&](const std::string& out) {
+    return start(
+        {"tune", "tune.toml", "--workers", "2", "--out", out, "--set", "train.epochs=20", "--set", "train.batch=2"});
+  };
+  const Outcome whole = finish(tune("whole"));
+  ASSERT_EQ(whole.code, 0) << whole.err;
+  for (const int kills : {1, 3}) {
+    const std::string out = "killed" + std::to_string(kills);
+    const pid_t search = tune(out);
+    pid_t last = 0;
+    for (int done = 0, turn = 0; done < kills && turn < 10000; ++turn) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      const pid_t now = worker_at(at(out + "/trial-000"));
+      if (now == 0 || now == last) continue;
+      ASSERT_NE(now, search);
+      EXPECT_EQ(kill(now, SIGKILL), 0);
+      last = now;
+      ++done;
+    }
+    const Outcome o = finish(search);
+    EXPECT_EQ(o.code, 0) << o.err;
+    EXPECT_EQ(count_of(o.err, "warning: a worker was killed by signal 9; another one takes up its trial"), kills);
+    if (kills == 1) {
+      EXPECT_EQ(without_times(o.out.substr(0, o.out.find("best:"))),
+                without_times(whole.out.substr(0, whole.out.find("best:"))));
+      EXPECT_EQ(losses(out + "/trial-000"), losses("whole/trial-000"));
+    } else {
+      EXPECT_THAT(o.out, HasSubstr("failed"));
+      EXPECT_EQ(losses(out + "/trial-002"), losses("whole/trial-002"));
+    }
+  }
 }
 
 TEST_F(App, TuneStopsTrialsThatFallBehindAndOnASignal) {
@@ -661,6 +825,7 @@ trials = 8
   const Outcome stopped = finish(child);
   EXPECT_EQ(stopped.code, 130) << stopped.err;
   EXPECT_THAT(stopped.err, HasSubstr("The same command goes on"));
+  EXPECT_FALSE(fs::exists(at("runs/tune-tune/trial-007"))) << "its workers went on";
   const Outcome all = bp({"tune", "tune.toml", "--set", "train.batch=2"});
   ASSERT_EQ(all.code, 0) << all.err;
   EXPECT_THAT(all.out, HasSubstr("pruned"));

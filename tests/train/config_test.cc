@@ -210,14 +210,14 @@ TEST(Config, EveryLayerLossOptimizerAndScheduleCanBeMade) {
   }
 }
 
-struct Mistake {
+struct BadLine {
   const char* from;  // replaced in kGood
   const char* to;
   std::vector<std::string> parts;  // of the message
 };
 
 TEST(Config, MistakesAreExplained) {
-  const std::vector<Mistake> mistakes{
+  const std::vector<BadLine> mistakes{
       {"lr = 0.1", "lrr = 0.1", {"net.toml:22", "unknown key \"optimizer.lrr\"", "did you mean \"lr\""}},
       {"lr = 0.1", "lr = -0.1", {"net.toml:22", "optimizer.lr", "a number >= 0", "-0.1"}},
       {"lr = 0.1", "lr = nan", {"net.toml:22", "optimizer.lr", "a number >= 0", "nan"}},
@@ -276,7 +276,7 @@ TEST(Config, MistakesAreExplained) {
       {"[optimizer]", "[train]\nmemory_budget = -1\n[optimizer]", {"train.memory_budget", "a number of bytes", "-1"}},
       {"seed = 7", "seed = ", {"net.toml:2", "not TOML"}},
   };
-  for (const Mistake& m : mistakes) {
+  for (const BadLine& m : mistakes) {
     const std::string text = replaced(kGood, m.from, m.to);
     const std::string message = message_of([&] { parse(text); }, ErrorKind::config);
     for (const std::string& part : m.parts) EXPECT_THAT(message, HasSubstr(part)) << m.to;

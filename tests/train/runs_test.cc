@@ -50,6 +50,8 @@ RunRecord record(const std::string& folder, double lr, double loss) {
                                  "\n[model]\nlayers = [{ type = 'linear', units = 3 }, { type = 'relu' }]\ninput = [2]",
                              "t"));
   r.environment["host"] = "elsewhere";
+  r.resumed = 2;
+  r.paused = 3.5;
   return r;
 }
 
@@ -72,6 +74,8 @@ TEST_F(Runs, ARecordReadsBackFromJsonAndSqlite) {
     EXPECT_EQ(back.started, r.started);
     EXPECT_EQ(back.epochs, 2);
   }
+  EXPECT_EQ(parse_run_record(to_json(r), "t").resumed, 2);
+  EXPECT_EQ(parse_run_record(to_json(r), "t").paused, 3.5);
   EXPECT_EQ(record("b", 0.1, 1).config_hash, r.config_hash);  // the name is no part of it
   EXPECT_NE(record("a", 0.2, 1).config_hash, r.config_hash);
 }
