@@ -182,7 +182,7 @@ struct Options {
   // Also stops at a gradient that is NaN or infinite under a finite loss (as sqrt(0) gives), before it reaches the
   // parameters, and names the operation. Costs a pass over the gradients.
   bool check_gradients = false;
-  // Diverged is a loss (of a batch) above this, too.
+  // Diverged is a loss (of a batch) above this, too, beside one that is NaN or infinite (of the validation as well).
   double max_loss = std::numeric_limits<double>::infinity();
   // How often a run that diverged goes back to where it was last kept (in memory: at the begin, after each epoch and
   // each checkpoint.every_steps), and on with rollback_factor times the rate, instead of stopping. Checkpoints then are

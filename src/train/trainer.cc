@@ -386,6 +386,12 @@ Result Trainer::fit(data::DataLoader& loader, data::DataLoader* validation) {
     if (validation != nullptr) {
       metrics = t.validate(*validation);
       if (!metrics) return t.conclude(Stop::interrupted, loader);
+      if (!std::isfinite(metrics->loss)) {
+        t.roll_back({fmt::format("the validation loss became {}", metrics->loss),
+                     "The parameters are finite: outputs overflow, or the validation data hold what is no number."},
+                    loader);
+        continue;
+      }
     }
     t.close_epoch(metrics);
   }

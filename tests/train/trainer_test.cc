@@ -311,6 +311,28 @@ TEST(Trainer, NaNInTheDataIsNamed) {
   EXPECT_THAT(message_of([&] { t.fit(loader); }, ErrorKind::diverged), HasSubstr("argument 0 holds nan"));
 }
 
+TEST(Trainer, AValidationLossThatIsNotFiniteStopsTheRun) {
+  nn::Sequential model{nn::Linear{2, 1}};
+  nn::init(model, Key{1});
+  optim::SGD sgd(model, {.lr = 1e-3});
+  std::vector<float> x(64, 1.0f), y(32, 0.0f);
+  x[9] = NAN;
+  data::DataLoader loader(line(64), {.batch_size = 16});
+  data::DataLoader validation(data::ArrayDataset(Array::from(x, {32, 2}), Array::from(y, {32, 1})), {.batch_size = 16});
+  const std::string path = empty_folder("validation");
+  int warnings = 0;
+  train::Trainer t(model, mse, sgd,
+                   {.epochs = 3,
+                    .task = Task::regression,
+                    .rollbacks = 2,
+                    .checkpoint = {.folder = path},
+                    .on_warning = [&](const std::string&) { ++warnings; }});
+  EXPECT_THAT(message_of([&] { t.fit(loader, &validation); }, ErrorKind::diverged),
+              testing::AllOf(HasSubstr("the validation loss became"), HasSubstr("validation data")));
+  EXPECT_EQ(warnings, 2);
+  EXPECT_EQ(train::newest_checkpoint(path), "");
+}
+
 TEST(Trainer, ExplodingTrainingStops) {
   nn::Sequential model{nn::Linear{2, 1}};
   nn::init(model, Key{1});
