@@ -467,7 +467,7 @@ void expect_same(const SourcePtr& one, const SourcePtr& other) {
     for (const auto& [x, y] : {std::pair(a[i].x, b[i].x), std::pair(a[i].y, b[i].y)}) {
       ASSERT_EQ(x.dtype, y.dtype);
       ASSERT_EQ(x.shape, y.shape);
-      EXPECT_EQ(std::memcmp(x.buffer.data(), y.buffer.data(), x.bytes()), 0);
+      if (x.bytes() != 0) EXPECT_EQ(std::memcmp(x.buffer.data(), y.buffer.data(), x.bytes()), 0);
     }
 }
 

@@ -430,7 +430,7 @@ class Worker {
 };
 
 const char* span_name(LoopSpan s) {
-  constexpr const char* kSpans[] = {"one", "rows", "flat", "rowwise"};
+  constexpr const char* kSpans[] = {"one", "rows", "flat", "rowwise", "folded"};
   return kSpans[static_cast<std::size_t>(s)];
 }
 

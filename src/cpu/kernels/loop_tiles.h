@@ -51,6 +51,8 @@ struct TileTable {
   TileFn at(TileOp op, unsigned scalar_mask) const { return fn[static_cast<std::size_t>(op)][scalar_mask]; }
 };
 const TileTable& tile_table(DType compute);
+// Floats in a vector of the instruction set that was chosen: rows are summed in so many lanes.
+std::size_t tile_lanes();
 
 // Conversion of n contiguous elements between storage and the compute dtype.
 using ConvertFn = void (*)(void* dst, const void* src, std::size_t n);

@@ -159,6 +159,8 @@ template <class T> void fill(TileTable& t) {
   t.at(TileOp::column_dot, 0) = accumulate<T, Sum, true>;
 }
 
+std::size_t float_lanes() { return hn::Lanes(hn::ScalableTag<float>()); }
+
 void fill_reduce(TileTable& f32_table, TileTable& f64_table) {
   fill<float>(f32_table);
   fill<double>(f64_table);
@@ -171,6 +173,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace bp::cpu {
 HWY_EXPORT(fill_reduce);
+HWY_EXPORT(float_lanes);
+std::size_t tile_lanes() { return BP_SIMD_DISPATCH(float_lanes)(); }
 void add_reduce_tiles(TileTable& f32_table, TileTable& f64_table) {
   BP_SIMD_DISPATCH(fill_reduce)(f32_table, f64_table);
 }
