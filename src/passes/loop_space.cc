@@ -168,40 +168,43 @@ class Finder {
     return out;
   }
 
-  // Strides into a broadcast's operand, from those into its result.
-  std::optional<Strides> before_broadcast(const Node& n, const Strides& s) const {
-    const Shape &in = g_.type(n.inputs[0]).shape, &out = n.types[0].shape;
-    const Shape in_steps = row_major_strides(in), out_steps = row_major_strides(out);
-    Strides before(s.size(), 0);
+  // Strides into the operand of n from those into its result; scale(axis): how far a step along an axis of the result
+  // goes there.
+  template <class F> std::optional<Strides> before(const Node& n, const Strides& s, F scale) const {
+    const Shape& out = n.types[0].shape;
+    const Shape steps = row_major_strides(out);
+    Strides into(s.size(), 0);
     for (std::size_t d = 0; d < s.size(); ++d) {
       if (s[d] == 0) continue;
       const int axis = axis_of(out, s[d], space_.dims[d]);
       if (axis < 0) return std::nullopt;
-      const int from = axis - (out.rank() - in.rank());
-      if (from >= 0 && in[from] != 1) before[d] = in_steps[from] * (s[d] / out_steps[axis]);
+      into[d] = scale(axis) * (s[d] / steps[axis]);
     }
-    return before;
+    return into;
   }
 
-  // Strides into a slice's operand, and the place of the slice's first element there.
+  std::optional<Strides> before_broadcast(const Node& n, const Strides& s) const {
+    const Shape& in = g_.type(n.inputs[0]).shape;
+    const Shape in_steps = row_major_strides(in);
+    const int added = n.types[0].shape.rank() - in.rank();
+    return before(n, s, [&](int axis) {
+      const int from = axis - added;
+      return from >= 0 && in[from] != 1 ? in_steps[from] : std::int64_t{0};
+    });
+  }
+
+  // Also moves the offset from a place in the slice to the same one in its operand.
   std::optional<Strides> before_slice(const Node& n, const Strides& s, std::int64_t& offset) const {
-    const Shape &in = g_.type(n.inputs[0]).shape, &out = n.types[0].shape;
+    const Shape& out = n.types[0].shape;
     const ir::Ints &start = n.attrs.ints("start"), &step = n.attrs.ints("step");
-    const Shape in_steps = row_major_strides(in), out_steps = row_major_strides(out);
-    Strides before(s.size(), 0);
-    for (std::size_t d = 0; d < s.size(); ++d) {
-      if (s[d] == 0) continue;
-      const int axis = axis_of(out, s[d], space_.dims[d]);
-      if (axis < 0) return std::nullopt;
-      before[d] = in_steps[axis] * step[static_cast<std::size_t>(axis)] * (s[d] / out_steps[axis]);
-    }
+    const Shape in_steps = row_major_strides(g_.type(n.inputs[0]).shape), out_steps = row_major_strides(out);
     std::int64_t at = 0;
     for (int i = 0; i < out.rank(); ++i) {
       const auto k = static_cast<std::size_t>(i);
       at += (start[k] + offset / out_steps[i] % out[i] * step[k]) * in_steps[i];
     }
     offset = at;
-    return before;
+    return before(n, s, [&](int axis) { return in_steps[axis] * step[static_cast<std::size_t>(axis)]; });
   }
 
   // Follows an operand with the given strides through transparent nodes to what is behind. A slice that cannot be
@@ -222,11 +225,11 @@ class Finder {
         slice = LoopRead{.kind = LoopRead::Kind::memory, .value = v, .strides = s};
       }
       if (n.op == OpId::broadcast || n.op == OpId::slice) {
-        auto before = n.op == OpId::slice ? before_slice(n, s, read.offset)
-                      : read.offset != 0  ? std::nullopt
-                                          : before_broadcast(n, s);
-        if (!before) return slice;
-        s = std::move(*before);
+        auto into = n.op == OpId::slice ? before_slice(n, s, read.offset)
+                    : read.offset != 0  ? std::nullopt
+                                        : before_broadcast(n, s);
+        if (!into) return slice;
+        s = std::move(*into);
       }
       v = n.inputs[0];
     }
@@ -311,9 +314,9 @@ class Finder {
       for (Value v : node_of(m).inputs) {
         Strides from = node_of(m).op == OpId::random_bits ? Strides(full_.size(), 0) : operand_strides(m);
         if (node_of(m).op == OpId::broadcast) {  // alone
-          auto before = before_broadcast(node_of(m), from);
-          if (!before) return false;
-          from = std::move(*before);
+          auto into = before_broadcast(node_of(m), from);
+          if (!into) return false;
+          from = std::move(*into);
         }
         auto read = follow(v, std::move(from));
         if (!read) return false;

@@ -190,12 +190,12 @@ class RunCoder {
     return key.by_row ? j_.ptr[b.reg + j_.r9 * 4 + b.offset] : j_.ptr[b.reg + b.offset + key.offset];
   }
   Vec steady(const SteadyValue& key) {
-    if (given_ == nullptr) note(key);
+    note(key);
     if (const auto it = steady_.find(key); it != steady_.end()) return it->second;
     return j_.broadcast(steady_address(key));
   }
   void note(const SteadyValue& key) {
-    if (std::find(seen_.begin(), seen_.end(), key) == seen_.end()) seen_.push_back(key);
+    if (given_ == nullptr && std::find(seen_.begin(), seen_.end(), key) == seen_.end()) seen_.push_back(key);
   }
   void begin_row() {
     for (auto& [key, v] : steady_)
@@ -231,7 +231,7 @@ class RunCoder {
     const bool narrow = periodic_ && plan_.program.cols <= JitVectors::kLanes;
     if (slot(id).column && slot(id).kind == LoopSlot::Kind::scratch && narrow) {  // every vector is the same
       const SteadyValue key{id, 0, false};
-      if (given_ == nullptr) note(key);
+      note(key);
       if (const auto it = steady_.find(key); it != steady_.end()) return it->second;
     }
     return j_.load(f32, at(id, vector_), part_ == Part::tail);
@@ -429,29 +429,31 @@ class RunCoder {
     j_.L(done);
   }
 
-  void rows() {
-    Xbyak::Label row, main, single, tail, end;
+  // The vectors of a part from the present element on.
+  void vectors(Part part) {
+    if (part == Part::main)
+      turn();
+    else
+      body(0, part);
+  }
+
+  // Calls at(part) for columns rcx from 0 to rdx: turns, then single vectors, then the lanes of k1, r8 of them.
+  template <class F> void along_columns(F at) {
+    Xbyak::Label main, single, tail, end;
     constexpr auto kNear = Xbyak::CodeGenerator::T_NEAR;
-    j_.xor_(j_.eax, j_.eax);
-    j_.xor_(j_.r9d, j_.r9d);
-    j_.L(row);
-    begin_row();
-    start_sums(true);
     j_.xor_(j_.ecx, j_.ecx);
     j_.L(main);
     j_.lea(j_.r11, j_.ptr[j_.rcx + kStep]);
     j_.cmp(j_.r11, j_.rdx);
     j_.ja(single, kNear);
-    turn();
-    j_.add(j_.rax, kStep);
+    at(Part::main);
     j_.add(j_.rcx, kStep);
     j_.jmp(main, kNear);
     j_.L(single);
     j_.lea(j_.r11, j_.ptr[j_.rcx + JitVectors::kLanes]);
     j_.cmp(j_.r11, j_.rdx);
     j_.ja(tail, kNear);
-    body(0, Part::single);
-    j_.add(j_.rax, JitVectors::kLanes);
+    at(Part::single);
     j_.add(j_.rcx, JitVectors::kLanes);
     j_.jmp(single, kNear);
     j_.L(tail);
@@ -459,13 +461,28 @@ class RunCoder {
     j_.sub(j_.r8, j_.rcx);
     j_.jz(end, kNear);
     mask_lanes(j_.r8, j_.r10);
-    body(0, Part::tail);
-    j_.add(j_.rax, j_.r8);
+    at(Part::tail);
     j_.L(end);
+  }
+
+  void rows() {
+    Xbyak::Label row;
+    j_.xor_(j_.eax, j_.eax);
+    j_.xor_(j_.r9d, j_.r9d);
+    j_.L(row);
+    begin_row();
+    start_sums(true);
+    along_columns([&](Part part) {
+      vectors(part);
+      if (part == Part::tail)
+        j_.add(j_.rax, j_.r8);
+      else
+        j_.add(j_.rax, part == Part::main ? kStep : JitVectors::kLanes);
+    });
     finish_row();
     j_.inc(j_.r9);
     j_.cmp(j_.r9, j_.rsi);
-    j_.jb(row, kNear);
+    j_.jb(row, Xbyak::CodeGenerator::T_NEAR);
   }
 
   // The rows at columns rcx and on: four vectors, one, or the lanes of k1.
@@ -476,10 +493,7 @@ class RunCoder {
     j_.xor_(j_.r9d, j_.r9d);
     j_.L(row);
     begin_row();
-    if (part == Part::main)
-      turn();
-    else
-      body(0, part);
+    vectors(part);
     j_.add(j_.rax, j_.rdx);
     j_.inc(j_.r9);
     j_.cmp(j_.r9, j_.rsi);
@@ -487,30 +501,7 @@ class RunCoder {
     flush_sums(part == Part::main ? 4 : 1, part == Part::tail);
   }
   void columns() {
-    Xbyak::Label main, single, tail, done;
-    constexpr auto kNear = Xbyak::CodeGenerator::T_NEAR;
-    j_.xor_(j_.ecx, j_.ecx);
-    j_.L(main);
-    j_.lea(j_.r11, j_.ptr[j_.rcx + kStep]);
-    j_.cmp(j_.r11, j_.rdx);
-    j_.ja(single, kNear);
-    down_the_rows(Part::main);
-    j_.add(j_.rcx, kStep);
-    j_.jmp(main, kNear);
-    j_.L(single);
-    j_.lea(j_.r11, j_.ptr[j_.rcx + JitVectors::kLanes]);
-    j_.cmp(j_.r11, j_.rdx);
-    j_.ja(tail, kNear);
-    down_the_rows(Part::single);
-    j_.add(j_.rcx, JitVectors::kLanes);
-    j_.jmp(single, kNear);
-    j_.L(tail);
-    j_.mov(j_.r8, j_.rdx);
-    j_.sub(j_.r8, j_.rcx);
-    j_.jz(done, kNear);
-    mask_lanes(j_.r8, j_.r10);
-    down_the_rows(Part::tail);
-    j_.L(done);
+    along_columns([&](Part part) { down_the_rows(part); });
   }
 
   const CompiledLoop::Plan& plan_;

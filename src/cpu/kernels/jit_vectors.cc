@@ -118,70 +118,42 @@ void JitVectors::store(DType t, const Xbyak::Address& to, const Vec& v, bool mas
 
 // ---- arithmetic
 
-JitVectors::Vec JitVectors::add(const Arg& a, const Arg& b) {
-  if (!a.vec && b.vec) return add(b, a);
+JitVectors::Vec JitVectors::of_two(TwoOperands instruction, const Arg& a, const Arg& b) {
   const Vec x = loaded(a);
   Vec v = fresh();
-  vaddps(v.zmm(), x.zmm(), last(b).operand());
+  (this->*instruction)(v.zmm(), x.zmm(), last(b).operand());
   return v;
+}
+JitVectors::Vec JitVectors::add(const Arg& a, const Arg& b) {
+  return a.vec ? of_two(&CodeGenerator::vaddps, a, b) : of_two(&CodeGenerator::vaddps, b, a);
 }
 JitVectors::Vec JitVectors::mul(const Arg& a, const Arg& b) {
-  if (!a.vec && b.vec) return mul(b, a);
-  const Vec x = loaded(a);
-  Vec v = fresh();
-  vmulps(v.zmm(), x.zmm(), last(b).operand());
-  return v;
+  return a.vec ? of_two(&CodeGenerator::vmulps, a, b) : of_two(&CodeGenerator::vmulps, b, a);
 }
-JitVectors::Vec JitVectors::sub(const Arg& a, const Arg& b) {
-  const Vec x = loaded(a);
-  Vec v = fresh();
-  vsubps(v.zmm(), x.zmm(), last(b).operand());
-  return v;
-}
-JitVectors::Vec JitVectors::div(const Arg& a, const Arg& b) {
-  const Vec x = loaded(a);
-  Vec v = fresh();
-  vdivps(v.zmm(), x.zmm(), last(b).operand());
-  return v;
-}
+JitVectors::Vec JitVectors::sub(const Arg& a, const Arg& b) { return of_two(&CodeGenerator::vsubps, a, b); }
+JitVectors::Vec JitVectors::div(const Arg& a, const Arg& b) { return of_two(&CodeGenerator::vdivps, a, b); }
+JitVectors::Vec JitVectors::max_second(const Arg& a, const Arg& b) { return of_two(&CodeGenerator::vmaxps, a, b); }
+JitVectors::Vec JitVectors::min_second(const Arg& a, const Arg& b) { return of_two(&CodeGenerator::vminps, a, b); }
 
-JitVectors::Vec JitVectors::fma(Vec a, const Arg& b, const Arg& c) {
+// The form by what may lie in memory: c, or b where that is a constant.
+JitVectors::Vec JitVectors::fused(ThreeOperands form213, ThreeOperands form132, Vec a, const Arg& b, const Arg& c) {
   const Vec v = in_place(std::move(a));
   if (b.vec)
-    vfmadd213ps(v.zmm(), b.vec.zmm(), last(c).operand());
+    (this->*form213)(v.zmm(), b.vec.zmm(), last(c).operand());
   else
-    vfmadd132ps(v.zmm(), loaded(c).zmm(), last(b).operand());
+    (this->*form132)(v.zmm(), loaded(c).zmm(), last(b).operand());
   return v;
+}
+JitVectors::Vec JitVectors::fma(Vec a, const Arg& b, const Arg& c) {
+  return fused(&CodeGenerator::vfmadd213ps, &CodeGenerator::vfmadd132ps, std::move(a), b, c);
 }
 JitVectors::Vec JitVectors::fms(Vec a, const Arg& b, const Arg& c) {
-  const Vec v = in_place(std::move(a));
-  if (b.vec)
-    vfmsub213ps(v.zmm(), b.vec.zmm(), last(c).operand());
-  else
-    vfmsub132ps(v.zmm(), loaded(c).zmm(), last(b).operand());
-  return v;
+  return fused(&CodeGenerator::vfmsub213ps, &CodeGenerator::vfmsub132ps, std::move(a), b, c);
 }
 JitVectors::Vec JitVectors::nfma(Vec a, const Arg& b, const Arg& c) {
-  const Vec v = in_place(std::move(a));
-  if (b.vec)
-    vfnmadd213ps(v.zmm(), b.vec.zmm(), last(c).operand());
-  else
-    vfnmadd132ps(v.zmm(), loaded(c).zmm(), last(b).operand());
-  return v;
+  return fused(&CodeGenerator::vfnmadd213ps, &CodeGenerator::vfnmadd132ps, std::move(a), b, c);
 }
 
-JitVectors::Vec JitVectors::max_second(const Arg& a, const Arg& b) {
-  const Vec x = loaded(a);
-  Vec v = fresh();
-  vmaxps(v.zmm(), x.zmm(), last(b).operand());
-  return v;
-}
-JitVectors::Vec JitVectors::min_second(const Arg& a, const Arg& b) {
-  const Vec x = loaded(a);
-  Vec v = fresh();
-  vminps(v.zmm(), x.zmm(), last(b).operand());
-  return v;
-}
 JitVectors::Vec JitVectors::max_nan(const Vec& a, const Vec& b) {
   Vec v = max_second(a, b);
   vcmpps(k2, a.zmm(), a.zmm(), kUnordered);

@@ -133,6 +133,10 @@ class JitVectors : public Xbyak::CodeGenerator {
   explicit JitVectors(std::unique_ptr<std::uint8_t[]> memory)
       : CodeGenerator(kMostBytes, memory.get()), memory_(std::move(memory)) {}
   Last last(const Arg& a);
+  using TwoOperands = void (CodeGenerator::*)(const Xbyak::Xmm&, const Xbyak::Operand&, const Xbyak::Operand&);
+  using ThreeOperands = void (CodeGenerator::*)(const Xbyak::Xmm&, const Xbyak::Xmm&, const Xbyak::Operand&);
+  Vec of_two(TwoOperands instruction, const Arg& a, const Arg& b);
+  Vec fused(ThreeOperands form213, ThreeOperands form132, Vec a, const Arg& b, const Arg& c);
   Vec in_place(Vec a);
   Vec bf16_bits(const Vec& a);
   ExpParts exp_parts(const Vec& x);
