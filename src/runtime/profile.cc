@@ -31,14 +31,16 @@ void StepTimes::add(const cpu::Executable& executable, const std::vector<std::ve
 
 // A branch that was not taken adds nothing.
 void StepTimes::add_bodies(const cpu::Step& step) {
-  for (const cpu::BoundProgram* body : step.kernel->bodies())
-    for (std::size_t i = 0; i < body->seconds().size(); ++i) {
-      if (body->runs_of(i) == 0) continue;
-      Samples& s = samples_[&body->program().steps[i]];
-      s.seconds.push_back(body->seconds()[i]);
-      s.runs = body->runs_of(i);
-      add_bodies(body->program().steps[i]);
+  for (const cpu::KernelBody& b : step.kernel->bodies()) {
+    const cpu::BoundProgram& body = *b.program;
+    for (std::size_t i = 0; i < body.seconds().size(); ++i) {
+      if (body.runs_of(i) == 0) continue;
+      Samples& s = samples_[&body.program().steps[i]];
+      s.seconds.push_back(body.seconds()[i]);
+      s.runs = body.runs_of(i);
+      add_bodies(body.program().steps[i]);
     }
+  }
 }
 
 // Appends steps to a profile, what is inside of them below.
@@ -61,7 +63,8 @@ struct StepTimes::Writer {
                              [](const auto& a, const auto& b) { return a.first < b.first; });
   }
 
-  void add(const cpu::Program& program, const cpu::Step& step, int threads, int depth, double start) {
+  // copies: how many threads do the same on other rows of the batch.
+  void add(const cpu::Program& program, const cpu::Step& step, int threads, int copies, int depth, double start) {
     const auto found = times.samples_.find(&step);
     if (found == times.samples_.end()) return;
     const Samples& s = found->second;
@@ -72,25 +75,26 @@ struct StepTimes::Writer {
                             : info.backward ? "backward"
                                             : "forward",
                     .depth = depth,
-                    .threads = threads,
+                    .threads = threads * copies,
                     .runs = s.runs,
                     .start = start,
                     .seconds = median(s.seconds),
-                    .flops = info.flops * s.runs,
-                    .bytes = info.bytes * s.runs};
+                    .flops = info.flops * s.runs * copies,
+                    .bytes = info.bytes * s.runs * copies};
     const auto [limit, bound] = limit_of(program, step, threads);
     row.limit_seconds = limit * s.runs;
     row.bound = bound;
     row.own_seconds = row.seconds;
     const std::size_t at = out.steps.size();
     out.steps.push_back(std::move(row));
-    for (const cpu::BoundProgram* body : step.kernel->bodies()) add_body(*body, depth + 1);
+    for (const cpu::KernelBody& body : step.kernel->bodies()) add_body(*body.program, body.copies * copies, depth + 1);
     if (out.steps.size() > at + 1) settle(at);
   }
 
-  void add_body(const cpu::BoundProgram& body, int depth) {
+  void add_body(const cpu::BoundProgram& body, int copies, int depth) {
     const cpu::Program& program = body.program();
-    for (std::size_t i = 0; i < program.steps.size(); ++i) add(program, program.steps[i], body.threads_of(i), depth, 0);
+    for (std::size_t i = 0; i < program.steps.size(); ++i)
+      add(program, program.steps[i], body.threads_of(i), copies, depth, 0);
   }
 
   // A loop's limit is that of its steps; they lie side by side within its time, all shrunk alike where medians of
@@ -134,7 +138,7 @@ Profile StepTimes::profile(const cpu::Executable& executable, const MachineLimit
   const cpu::Program& program = executable.program();
   for (std::size_t i = 0; i < program.steps.size(); ++i) {
     const std::size_t at = out.steps.size();
-    writer.add(program, program.steps[i], executable.threads_of(i), 0, start);
+    writer.add(program, program.steps[i], executable.threads_of(i), 1, 0, start);
     for (std::size_t k = at + 1; k < out.steps.size(); ++k) out.steps[k].start += start;
     start += out.steps[at].seconds;
   }

@@ -58,7 +58,7 @@ void BoundProgram::set_timed(bool timed) {
     runs_.assign(bound_.size(), 0);
   }
   for (const Bound& b : bound_)
-    for (BoundProgram* body : b.kernel->bodies()) body->set_timed(timed);
+    for (const KernelBody& body : b.kernel->bodies()) body.program->set_timed(timed);
 }
 
 void BoundProgram::run_timed(std::size_t first, std::size_t last) {

@@ -112,7 +112,11 @@ void print_steps(std::string& out, const Program& program, int most_threads, int
     out += fmt::format("{:{}}{:4}  {:<48} {} thread{}  {:>12.0f} flops {:>12.0f} bytes  {}{}\n", "", indent, i,
                        info.name, threads, threads == 1 ? " " : "s", info.flops, info.bytes, ir::scope_path(info.scope),
                        info.backward ? " (backward)" : "");
-    for (const BoundProgram* body : kernel.bodies()) print_steps(out, body->program(), most_threads, indent + 6);
+    for (const KernelBody& body : kernel.bodies()) {
+      if (body.copies > 1)
+        out += fmt::format("{:{}}{} side by side, each for rows of the batch:\n", "", indent + 6, body.copies);
+      print_steps(out, body.program->program(), most_threads / body.copies, indent + 6);
+    }
   }
 }
 }  // namespace

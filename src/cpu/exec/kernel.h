@@ -12,6 +12,12 @@ namespace bp::cpu {
 
 class BoundProgram;
 
+// A program inside a loop or a branch. copies: how many run it side by side, each on other rows of the batch.
+struct KernelBody {
+  BoundProgram* program;
+  int copies = 1;
+};
+
 class Kernel {
  public:
   virtual ~Kernel() = default;
@@ -23,7 +29,7 @@ class Kernel {
     return 0;
   }
   // The programs inside a loop or a branch, to be shown and timed.
-  virtual std::vector<BoundProgram*> bodies() const { return {}; }
+  virtual std::vector<KernelBody> bodies() const { return {}; }
   // More threads than this do not pay for this much work.
   virtual int preferred_threads() const { return 1; }
 };

@@ -101,6 +101,23 @@ BufferId Lowering::constant(Buffer data) {
   return static_cast<BufferId>(program_.buffers.size() - 1);
 }
 
+std::int64_t Lowering::runs_of(BufferId b) const {
+  if (options_.runs == 1) return 1;
+  const auto in = [](const std::vector<BufferId>& list, BufferId x) {
+    return std::find(list.begin(), list.end(), x) != list.end();
+  };
+  std::vector<BufferId> asked{b};
+  for (std::size_t i = 0; i < asked.size(); ++i) {
+    const MemoryRef& m = program_.buffers[asked[i]];
+    if (m.kind == MemoryRef::Kind::input && m.index >= options_.invariants) return 1;
+    for (const Step& s : program_.steps)
+      if (in(s.writes, asked[i]))
+        for (BufferId r : s.reads)
+          if (!in(asked, r)) asked.push_back(r);
+  }
+  return options_.runs;
+}
+
 void Lowering::emit(std::unique_ptr<Kernel> kernel, std::vector<BufferId> reads, std::vector<BufferId> writes,
                     StepInfo info, bool inplace_safe) {
   if (info.bytes == 0)

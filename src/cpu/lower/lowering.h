@@ -17,6 +17,9 @@ constexpr int kManyThreads = 1024;  // for a kernel that bounds its threads by i
 struct LowerOptions {
   int threads = 1;
   bool reference = false;  // every node by its scalar kernel: the executable that others are checked against
+  // The body of a loop: its program runs so often on the same first `invariants` inputs.
+  std::int64_t runs = 1;
+  std::size_t invariants = 0;
 };
 
 class Lowering {
@@ -35,6 +38,8 @@ class Lowering {
   // Scratch memory between steps (packed weights, partial sums).
   BufferId temporary(std::size_t bytes);
   BufferId constant(Buffer data);
+  // How many runs find the same value there: options().runs for what follows from invariants only, else 1.
+  std::int64_t runs_of(BufferId b) const;
 
   // Appends a step. `inplace_safe`: the step reads every element of a read before it writes the same element of a write
   // of the same size, so both may be one memory.

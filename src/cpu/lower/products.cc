@@ -328,6 +328,7 @@ bool lower_dnnl_matmul(Lowering& l, const ProductChain& c, Operands o, const Mat
     s.b.batch[i] = d.batch_b[i] * d.k * d.n;
   }
   s.epilogue = epilogue_of(c);
+  s.runs_per_pack = l.runs_of(o.second);
   const auto product = std::make_shared<const DnnlMatmul>(s, l.options().threads);
   if (product->pack_bytes() > 0) {
     const BufferId packed = l.temporary(product->pack_bytes());
