@@ -89,9 +89,9 @@ class BatchFinder {
       case OpId::reshape: return shape(n, 0)[0] == found_.rows;
       case OpId::transpose: return n.attrs.ints("permutation")[0] == 0;
       case OpId::broadcast: return shape(n, 0).rank() == n.types[0].shape.rank();
-      case OpId::slice: return n.attrs.ints("start")[0] == 0 && n.attrs.ints("step")[0] == 1;  // the result is as long
+      case OpId::slice: return true;  // as long as the batch: all rows
       case OpId::pad: return n.attrs.ints("low")[0] == 0 && n.attrs.ints("interior")[0] == 0;
-      case OpId::concatenate: return n.attrs.integer("axis") != 0 && all_along(n);
+      case OpId::concatenate: return all_along(n);
       case OpId::reverse: return is_free_of_rows(n.attrs.ints("axes"));
       case OpId::gather: return n.attrs.integer("axis") == 0 && !along(n, 0) && along(n, 1);
       case OpId::matmul: return keeps_rows_of_product(n);

@@ -77,8 +77,11 @@ TEST(BatchOfALoop, OpsThatKeepSamplesApart) {
   EXPECT_TRUE(is_split([&](In c, In x) { return Scanned{{tanh(matmul(c[0], w) + x[0])}, {c[0]}}; }));
   // An invariant with a row for each sample, a constant, a mean over units.
   EXPECT_TRUE(is_split([&](In c, In x) { return Scanned{{c[0] * each + x[0] * 0.5}, {mean(c[0], {1}, true)}}; }));
-  EXPECT_TRUE(is_split([&](In c, In x) { return Scanned{{concatenate({slice(c[0], 1, 2, 4), x[0]}, 1)}, {}}; },
-                       waves({6, 6}, 0.1)));
+  EXPECT_TRUE(is_split(
+      [&](In c, In x) {
+        return Scanned{{concatenate({slice(c[0], 1, 2, 4), x[0]}, 1)}, {}};
+      },
+      waves({6, 6}, 0.1)));
   EXPECT_TRUE(is_split([&](In c, In x) {
     const Tensor heads = transpose(reshape(c[0], {6, 2, 2}), {0, 2, 1});
     return Scanned{{reshape(matmul(heads, heads, false, true), {6, 4}) + x[0]}, {}};
@@ -100,12 +103,29 @@ TEST(BatchOfALoop, SamplesThatMeetAreNotSplit) {
     return Scanned{{concatenate({slice(c[0], 0, 1, 6), slice(c[0], 0, 0, 1)}, 0) + x[0]}, {}};
   }));
   EXPECT_FALSE(is_split([&](In c, In x) { return Scanned{{c[0] + x[0]}, {transpose(c[0], {1, 0})}}; }));
-  EXPECT_FALSE(is_split([&](In c, In x) { return Scanned{{reshape(reshape(c[0], {4, 6}) * 2.0, {6, 4}) + x[0]}, {}}; }));
+  EXPECT_FALSE(is_split([&](In c, In x) {
+    return Scanned{{reshape(reshape(c[0], {4, 6}) * 2.0, {6, 4}) + x[0]}, {}};
+  }));
   EXPECT_FALSE(is_split([&](In c, In x) { return Scanned{{cumsum(c[0], 0) + x[0]}, {}}; }));
   // A carry of all samples together.
   EXPECT_FALSE(is_split([&](In c, In x) { return Scanned{{c[0] + sum(x[0])}, {}}; }, waves({1}, 0.1)));
-  // As many units as samples: the first operand has rows of samples, the second must not.
-  EXPECT_FALSE(is_split([&](In c, In x) { return Scanned{{matmul(c[0], c[0]) + sum(x[0])}, {}}; }, waves({6, 6}, 0)));
+  EXPECT_FALSE(is_split([&](In c, In x) { return Scanned{{c[0] + x[0]}, {w * 2.0}}; }));  // the same for all samples
+  // As many units as samples, where shapes alone would not tell.
+  const Tensor square = waves({6, 6}, 0), wide = watch(waves({4, 6}, 0.5));
+  EXPECT_TRUE(is_split([&](In c, In x) { return Scanned{{matmul(c[0], mix) + matmul(x[0], wide)}, {}}; }, square));
+  EXPECT_FALSE(is_split(
+      [&](In c, In x) {
+        return Scanned{{matmul(c[0], mix, true, false) + matmul(x[0], wide)}, {}};
+      },
+      square));
+  EXPECT_FALSE(is_split([&](In c, In x) { return Scanned{{c[0] + matmul(x[0], wide)}, {sum(c[0], {0})}}; }, square));
+  EXPECT_FALSE(is_split(
+      [&](In c, In x) {
+        return Scanned{{transpose(c[0], {1, 0}) + matmul(x[0], wide)}, {}};
+      },
+      square));
+  EXPECT_FALSE(is_split([&](In c, In x) { return Scanned{{pad(c[0], {1, 0}, {-1, 0}) + x[0]}, {}}; }));
+  EXPECT_FALSE(is_split([&](In c, In x) { return Scanned{{matmul(c[0], c[0]) + matmul(x[0], wide)}, {}}; }, square));
 }
 
 // Outputs and gradients of a layer, with so many threads.

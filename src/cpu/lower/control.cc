@@ -229,7 +229,7 @@ class ScanPart {
 };
 
 // How many threads run the loop on rows of their own; 1: the steps of its body share the threads.
-int parts_of(const ir::Graph& body, const passes::BatchAxis& batch, const ir::ScanLayout& layout, int threads) {
+int batch_parts(const ir::Graph& body, const passes::BatchAxis& batch, const ir::ScanLayout& layout, int threads) {
   // Each thread reads all weights for its rows: with fewer rows a MiB of weights it waits for them. An LSTM of 64 to
   // 256 units gains 10 to 30% from 4 rows on, one of 512 loses with fewer than 16, one of 1024 with fewer than 64.
   constexpr double kRowsPerPart = 4, kWeights = 1 << 20;
@@ -251,7 +251,7 @@ class ScanKernel final : public Kernel {
     outputs_ = place_outputs(body, layout_);
     std::optional<passes::BatchAxis> batch;
     if (options.threads > 1 && !options.reference) batch = passes::find_batch(body, layout_);
-    const int parts = batch ? parts_of(body, *batch, layout_, options.threads) : 1;
+    const int parts = batch ? batch_parts(body, *batch, layout_, options.threads) : 1;
     LowerOptions body_options = options;
     if (parts > 1) body_options.threads = 1;
     body_options.runs = std::max<std::int64_t>(layout_.length, 1);
