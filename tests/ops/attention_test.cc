@@ -108,7 +108,28 @@ INSTANTIATE_TEST_SUITE_P(Shapes, AttentionCases,
                          testing::Values(Case{1, 97, 257, 16, 16, 5, 7, false}, Case{1, 96, 256, 2, 2, 16, 16, false},
                                          Case{4, 65, 129, 8, 4, 7, 9, true}, Case{1, 193, 193, 2, 1, 8, 8, true},
                                          Case{1, 64, 128, 1, 1, 33, 1, true}, Case{1, 1, 513, 3, 1, 4, 4, false},
-                                         Case{1, 300, 20, 9, 3, 5, 5, true}));
+                                         Case{1, 300, 20, 9, 3, 5, 5, true}, Case{2, 150, 150, 8, 8, 32, 32, true}));
+
+// An offset and lengths that end within tiles, so that the first block of queries sees part of a tile of keys and the
+// next one the rest, beside a mask of every shape.
+TEST(Attention, OffsetsLengthsAndMasksCutTiles) {
+  const Tensor q = watch(numbers({2, 130, 8, 5}, 1)), k = watch(numbers({2, 150, 8, 5}, 2)),
+               v = watch(numbers({2, 150, 8, 6}, 3)), d = numbers({2, 130, 8, 6}, 4);
+  const Tensor offset = Tensor::from<std::int64_t>({-24, 37}, {2}),
+               lengths = Tensor::from<std::int64_t>({140, 101}, {2});
+  double scale = 0.4;
+  for (const Tensor& mask : {Tensor(), numbers({2, 8, 130, 150}, 5), numbers({1, 8, 1, 150}, 6), numbers({130, 1}, 7),
+                             numbers({2, 1, 130, 150}, 8) > 0.0, Tensor()}) {
+    const AttentionOptions o{
+        .causal = true, .query_offset = offset, .key_lengths = lengths, .mask = mask, .scale = scale};
+    scale = -scale;
+    const Tensor y = attention(q, k, v, o), z = attend(attention_weights(q, k, o), v);
+    const std::vector<Tensor> x{q, k, v}, ds{d};
+    const std::vector<Tensor> g = vjp(std::vector{y}, x, ds), h = vjp(std::vector{z}, x, ds);
+    EXPECT_LT(max(abs(y - z)).item(), 1e-5);
+    for (std::size_t i = 0; i < 3; ++i) EXPECT_LT(max(abs(g[i] - h[i])).item(), 1e-4) << "gradient " << i;
+  }
+}
 
 TEST(Attention, ThreadsDoNotChangeABit) {
   const Tensor q = numbers({2, 200, 4, 16}, 1), k = numbers({2, 200, 2, 16}, 2), v = numbers({2, 200, 2, 16}, 3);

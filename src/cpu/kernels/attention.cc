@@ -18,12 +18,11 @@ namespace bp::cpu {
 
 namespace {
 
-// Forward: blocks of queries meet blocks of keys. Backward: both blocks of scores and of their gradients are kept.
-// Sizes that keep what a block reads in half of a 512 KB second-level cache, at 64 elements a head.
-constexpr std::int64_t kQueries = 96, kKeys = 256;
-constexpr std::int64_t kGradQueries = 64, kGradKeys = 128;
-// Fewer heads than this, and the backward pass is shared out by blocks, each score made twice.
+// A tile of scores meets 64 queries (kTileLd) and as many keys: two of f32, as the backward pass has them, are 32 KB.
+constexpr std::int64_t kQueries = kTileLd, kKeys = 64;
+// How the backward pass is shared out by blocks, each score made twice, where there are fewer heads than this.
 constexpr std::int64_t kEnoughHeads = 16;
+constexpr std::int64_t kUnitKeys = 128;
 
 std::int64_t blocks(std::int64_t n, std::int64_t step) { return (n + step - 1) / step; }
 
@@ -33,97 +32,194 @@ template <class F> void each_tile(std::int64_t rows, F f) {
   for (std::int64_t row = 0, n = 0; row < rows; row += n, --tiles) f(row, n = (rows - row + tiles - 1) / tiles);
 }
 
+// Where a tile stands: queries [first, first + count) and keys [key, key + keys) of a head.
+struct Place {
+  std::int64_t b, h, first, count, key, keys;
+};
+
+// Rows that are read soon, asked for a few at a time while tiles are computed with. The rows of a head lie apart, which
+// the processor's own fetching ahead does not see.
+class Ahead {
+ public:
+  void clear() { count_ = 0; }
+  void add(const void* first, std::int64_t stride, std::int64_t bytes, std::int64_t rows) {
+    if (rows > 0 && count_ < kRanges) ranges_[count_++] = {static_cast<const char*>(first), stride, bytes, rows};
+  }
+  void step() {
+    constexpr std::int64_t kRows = 8, kLine = 64;
+    for (std::int64_t n = 0; n < kRows && count_ > 0; ++n) {
+      Rows& r = ranges_[count_ - 1];
+      for (std::int64_t at = 0; at < r.bytes; at += kLine) __builtin_prefetch(r.first + at, 0, 2);
+      r.first += r.stride;
+      if (--r.rows == 0) --count_;
+    }
+  }
+
+ private:
+  static constexpr int kRanges = 6;
+  struct Rows {
+    const char* first;
+    std::int64_t stride, bytes, rows;
+  };
+  Rows ranges_[kRanges];
+  int count_ = 0;
+};
+
 // What one thread works with: a spec, its operands and typed helpers.
 template <class T> struct Work {
   const AttentionSpec& s;
   const AttentionArgs& args;
   const MicroTable& micro = micro_table(dtype_of<T>);
-  const AttentionRows<T>& rows = attention_rows(T{});
-  std::int64_t width = micro.lanes * micro.vectors;
-  std::int64_t q_row = s.heads * s.depth, out_row = s.heads * s.values;
-  std::int64_t k_row = s.key_heads * s.depth, v_row = s.key_heads * s.values;
+  const AttentionRows<T>& simd = attention_rows(T{});
   std::int64_t group = s.heads / s.key_heads;
+  TokenStrides out{s.queries * s.heads * s.values, s.heads* s.values, s.values};
+  Ahead ahead = {};
 
-  const T* q(std::int64_t b, std::int64_t i, std::int64_t h) const {
-    return static_cast<const T*>(args.q) + (b * s.queries + i) * q_row + h * s.depth;
+  static const T* at(const void* p, const TokenStrides& by, std::int64_t b, std::int64_t i, std::int64_t h) {
+    return static_cast<const T*>(p) + b * by.batch + i * by.token + h * by.head;
   }
-  const T* k(std::int64_t b, std::int64_t j, std::int64_t h) const {
-    return static_cast<const T*>(args.k) + (b * s.keys + j) * k_row + h * s.depth;
-  }
-  const T* v(std::int64_t b, std::int64_t j, std::int64_t h) const {
-    return static_cast<const T*>(args.v) + (b * s.keys + j) * v_row + h * s.values;
-  }
+  const T* q(std::int64_t b, std::int64_t i, std::int64_t h) const { return at(args.q, s.q, b, i, h); }
+  const T* k(std::int64_t b, std::int64_t j, std::int64_t h) const { return at(args.k, s.k, b, j, h); }
+  const T* v(std::int64_t b, std::int64_t j, std::int64_t h) const { return at(args.v, s.v, b, j, h); }
   std::int64_t out_at(std::int64_t b, std::int64_t i, std::int64_t h) const {
-    return (b * s.queries + i) * out_row + h * s.values;
+    return b * out.batch + i * out.token + h * out.head;
+  }
+  std::int64_t lse_at(std::int64_t b, std::int64_t i, std::int64_t h) const {
+    return (b * s.heads + h) * s.queries + i;
   }
 
-  std::int64_t length(std::int64_t b) const {
-    return args.lengths == nullptr ? s.keys : std::clamp<std::int64_t>(args.lengths[b], 0, s.keys);
+  // Keys that queries up to i see at most, and how far query `first` sees beyond its own number from key j on.
+  std::int64_t offset(std::int64_t b) const {
+    return args.offset == nullptr ? 0 : std::clamp<std::int64_t>(args.offset[b], -s.queries - 1, s.keys);
   }
-  // Query i sees at most the first this many keys.
-  std::int64_t visible(std::int64_t b, std::int64_t i, std::int64_t length) const {
-    if (!s.causal) return length;
-    const std::int64_t offset = args.offset == nullptr ? 0 : args.offset[b];
-    return offset >= s.keys ? length : offset < -s.queries ? 0 : std::clamp<std::int64_t>(i + offset + 1, 0, length);
+  std::int64_t seen(std::int64_t b, std::int64_t i) const {
+    const std::int64_t length = args.lengths == nullptr ? s.keys : std::clamp<std::int64_t>(args.lengths[b], 0, s.keys);
+    return s.causal ? std::clamp<std::int64_t>(i + offset(b) + 1, 0, length) : length;
   }
-
-  std::int64_t panels(std::int64_t columns) const { return up_to(columns, width); }
-  // The transpose of rows [count, n] to panels of `width` of the rows: [count / width][n][width].
-  void pack_transposed(const T* from, std::int64_t ld, std::int64_t count, std::int64_t n, T* to) const {
-    for (std::int64_t r = 0; r < count; r += width, to += n * width) {
-      const std::int64_t here = std::min(width, count - r);
-      if (here < width) std::fill(to, to + n * width, T{0});
-      micro.transpose(from + r * ld, ld, here, n, to, width);
+  TileView view(const Place& p) const {
+    const std::int64_t shift = s.causal ? std::clamp(p.first + offset(p.b) - p.key, -kTileLd, kKeys) : kKeys;
+    return {p.keys, up_to(p.count, micro.lanes), shift};
+  }
+  // f(first key, end, first query) for runs of keys of a tile, without the vectors of queries of which none sees them.
+  template <class F> void each_run(const TileView& t, F f) const {
+    for (std::int64_t j = 0, end = 0; j < t.keys; j = end) {
+      const std::int64_t hidden = std::max<std::int64_t>(j - t.shift, 0) / micro.lanes * micro.lanes;
+      if (hidden >= t.queries) return;
+      end = std::min(t.keys, hidden + micro.lanes + t.shift);
+      f(j, end, hidden);
     }
   }
-  // c [m, n] (+)= a [m, k] b, with a(i, p) = a[i a_row + p a_k] and b in panels of `depth` rows, from row `first` on.
+
+  // c [m, n] (+)= a [m, k] b, with a(i, p) = a[i a_row + p a_k].
   struct Product {
     std::int64_t m, n, k;
     const T* a;
     std::int64_t a_row, a_k;
     const T* b;
-    std::int64_t depth, first;
+    std::int64_t ldb;
     T* c;
     std::int64_t ldc;
     bool accumulate;
   };
-  void product(const Product& p) const {
+  void product(const Product& p) {
     TileProduct t;
-    t.k = p.k, t.a = p.a, t.a_row = p.a_row, t.a_k = p.a_k, t.ldb = width;
+    t.k = p.k, t.a_row = p.a_row, t.a_k = p.a_k, t.ldb = p.ldb;
     t.out.ldc = p.ldc, t.out.accumulate = p.accumulate;
+    const std::int64_t width = micro.lanes * micro.vectors;
     for (std::int64_t c = 0; c < p.n; c += width) {
       const std::int64_t columns = std::min(width, p.n - c), vectors = blocks(columns, micro.lanes);
       t.tail = columns - (vectors - 1) * micro.lanes;
-      t.b = p.b + c * p.depth + p.first * width;
-      t.out.c = p.c + c;
-      micro.direct[p.m - 1][vectors - 1][t.tail != micro.lanes](t);
+      t.b = p.b + c;
+      each_tile(p.m, [&](std::int64_t row, std::int64_t rows) {
+        ahead.step();
+        t.a = p.a + row * p.a_row;
+        t.out.c = p.c + row * p.ldc + c;
+        micro.direct[rows - 1][vectors - 1][t.tail != micro.lanes](t);
+      });
     }
   }
-  // What dropout leaves of weights of keys [j, j + n) of a query (or of their gradients). bits: room for n.
-  void thin(T* x, std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j, std::int64_t n, T* bits) const {
-    if (s.dropout == 0 || n == 0) return;
-    const auto first = static_cast<std::uint64_t>(((b * s.heads + h) * s.queries + i) * s.keys + j);
-    random_tile(dtype_of<T>)(bits, static_cast<std::size_t>(n), first, random_key(args.random[0], s.place),
-                             static_cast<std::uint64_t>(args.random[1]), 24);
+  // to [keys, queries] = from [keys, n] times x [n, queries], where seen.
+  void tile_product(const TileView& t, const T* from, std::int64_t ld, std::int64_t n, const T* x, T* to) {
+    each_run(t, [&](std::int64_t j, std::int64_t end, std::int64_t i) {
+      product({end - j, t.queries - i, n, from + j * ld, ld, 1, x + i, kTileLd, to + j * kTileLd + i, kTileLd, false});
+    });
+  }
+  // to [n, queries] += the transpose of from [keys, n] times the tile, a sum for queries that see the same keys.
+  void add_product(const TileView& t, const T* from, std::int64_t ld, std::int64_t n, const T* tile, T* to) {
+    const auto seen = [&](std::int64_t i) { return std::clamp<std::int64_t>(i + micro.lanes + t.shift, 0, t.keys); };
+    for (std::int64_t i = 0, end = 0; i < t.queries; i = end) {
+      for (end = i + micro.lanes; end < t.queries && seen(end) == seen(i);) end += micro.lanes;
+      if (seen(i) > 0) product({n, end - i, seen(i), from, 1, ld, tile + i, kTileLd, to + i, kTileLd, true});
+    }
+  }
+
+  // The block of queries behind one, in the order in which heads are gone through; of no queries behind the last.
+  Place next(Place p) const {
+    p.first += kQueries;
+    if (p.first >= s.queries) p.first = 0, ++p.h;
+    if (p.h == s.heads) p.h = 0, ++p.b;
+    p.count = p.b == s.batch ? 0 : std::min(kQueries, s.queries - p.first);
+    return p;
+  }
+  void fetch(const T* first, const TokenStrides& by, std::int64_t n, std::int64_t tokens) {
+    constexpr auto size = static_cast<std::int64_t>(sizeof(T));
+    ahead.add(first, by.token * size, n * size, tokens);
+  }
+  // The queries of a block, and the keys and values that the block before it did not see.
+  void fetch_operands(const Place& p) {
+    constexpr std::int64_t kMost = 128;
+    if (p.count == 0) return;
+    const std::int64_t from = p.first == 0 ? 0 : seen(p.b, p.first - 1);
+    const std::int64_t n = std::min(seen(p.b, p.first + p.count - 1) - from, kMost), head = p.h / group;
+    fetch(v(p.b, from, head), s.v, s.values, n);
+    fetch(k(p.b, from, head), s.k, s.depth, n);
+    fetch(q(p.b, p.first, p.h), s.q, s.depth, p.count);
+  }
+
+  // Rows [count, n] to [n][kTileLd], up to whole vectors.
+  void turn(const T* from, std::int64_t ld, std::int64_t count, std::int64_t n, T* to) const {
+    micro.transpose(from, ld, count, n, to, kTileLd);
+    const std::int64_t whole = up_to(count, micro.lanes);
+    for (std::int64_t d = 0; d < n && count < whole; ++d)
+      std::fill(to + d * kTileLd + count, to + d * kTileLd + whole, T{0});
+  }
+  // The bits by which dropout thins a tile, as floats below 2^24. rows: room for a tile.
+  void draw(const Place& p, const TileView& t, T* rows_of, T* bits) const {
+    for (std::int64_t i = 0; i < p.count; ++i) {
+      const auto first = static_cast<std::uint64_t>(((p.b * s.heads + p.h) * s.queries + p.first + i) * s.keys + p.key);
+      random_tile(dtype_of<T>)(rows_of + i * kKeys,
+                               static_cast<std::size_t>(std::clamp<std::int64_t>(i + t.shift + 1, 0, p.keys)), first,
+                               random_key(args.random[0], s.place), static_cast<std::uint64_t>(args.random[1]), 24);
+    }
+    micro.transpose(rows_of, kKeys, p.count, p.keys, bits, kTileLd);
+  }
+  void thin(const TileView& t, T* x, const T* bits) const {
     const double keep = 1 - s.dropout;
-    rows.thin(x, bits, n, static_cast<T>(std::nearbyint(std::ldexp(keep, 24))), static_cast<T>(1 / keep));
+    simd.thin(t, x, bits, static_cast<T>(std::nearbyint(std::ldexp(keep, 24))), static_cast<T>(1 / keep));
   }
-  // x = scale x + mask over keys [j, j + n) of a query, -inf where hidden. Returns whether x was scaled.
-  bool mask(T* x, std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j, std::int64_t n) const {
-    if (s.mask == AttentionSpec::Mask::none) return false;
-    rows.scale(x, n, static_cast<T>(s.scale));
-    const std::int64_t step = s.mask_strides[3];
-    const std::int64_t at = b * s.mask_strides[0] + h * s.mask_strides[1] + i * s.mask_strides[2] + j * step;
-    if (s.mask == AttentionSpec::Mask::boolean) {
-      const bool* m = static_cast<const bool*>(args.mask) + at;
-      for (std::int64_t c = 0; c < n; ++c)
-        if (!m[c * step]) x[c] = -std::numeric_limits<T>::infinity();
-    } else {
-      const T* m = static_cast<const T*>(args.mask) + at;
-      for (std::int64_t c = 0; c < n; ++c) x[c] += m[c * step];
+  // x = scale x + mask of a tile. Returns the factor that is left to apply to the scores.
+  T mask(const Place& p, const TileView& t, T* x, T* added) const {
+    const T scale = static_cast<T>(s.scale);
+    if (s.mask == AttentionSpec::Mask::none && scale >= 0) return scale;
+    const std::int64_t at =
+        p.b * s.mask_strides[0] + p.h * s.mask_strides[1] + p.first * s.mask_strides[2] + p.key * s.mask_strides[3];
+    for (std::int64_t j = 0; j < p.keys; ++j)
+      for (std::int64_t i = 0; i < t.queries; ++i)
+        added[j * kTileLd + i] = i < p.count ? mask_at(at + i * s.mask_strides[2] + j * s.mask_strides[3]) : T{0};
+    simd.scale_add(t, x, added, scale);
+    return T{1};
+  }
+  T mask_at(std::int64_t at) const {
+    switch (s.mask) {
+      case AttentionSpec::Mask::none: return T{0};
+      case AttentionSpec::Mask::boolean:
+        return static_cast<const bool*>(args.mask)[at] ? T{0} : -std::numeric_limits<T>::infinity();
+      case AttentionSpec::Mask::added: return static_cast<const T*>(args.mask)[at];
     }
-    return true;
+    return T{0};
   }
+  std::int64_t mask_room() const { return s.mask == AttentionSpec::Mask::none && s.scale >= 0 ? 0 : kKeys * kTileLd; }
+  std::int64_t bits_room() const { return s.dropout == 0 ? 0 : kKeys * kTileLd; }
 };
 
 // Memory of a thread, cut into pieces of whole cache lines.
@@ -148,98 +244,59 @@ template <class T> class Forward {
   Forward(const AttentionSpec& spec, const AttentionArgs& args, void* out, void* lse, void* memory)
       : w_{spec, args}, out_(static_cast<T*>(out)), lse_(static_cast<T*>(lse)) {
     Pieces<T> p(memory);
-    keys_ = p.take(w_.panels(kKeys) * spec.depth);
-    values_ = p.take(w_.panels(spec.values) * kKeys);
-    scores_ = p.take(kMicroRows * kKeys);
-    sums_ = p.take(kQueries * spec.values);
-    top_ = p.take(kQueries);
-    total_ = p.take(kQueries);
-    bits_ = p.take(spec.dropout == 0 ? 0 : kKeys);
+    queries_ = p.take(spec.depth * kTileLd);
+    scores_ = p.take(kKeys * kTileLd);
+    state_ = {p.take(kTileLd), p.take(kTileLd), p.take(spec.values * kTileLd), spec.values};
+    lse_tile_ = p.take(kTileLd);
+    added_ = p.take(w_.mask_room());
+    bits_ = p.take(w_.bits_room());
+    bit_rows_ = p.take(w_.bits_room());
     bytes_ = p.bytes(memory);
   }
   std::size_t bytes() const { return bytes_; }
 
   // A block of queries of one head.
   void run(std::int64_t b, std::int64_t h, std::int64_t block) {
-    const std::int64_t first = block * kQueries, count = std::min(kQueries, w_.s.queries - first);
-    const std::int64_t length = w_.length(b), seen = w_.visible(b, first + count - 1, length);
-    std::fill_n(sums_, count * w_.s.values, T{0});
-    std::fill_n(top_, count, -std::numeric_limits<T>::infinity());
-    std::fill_n(total_, count, T{0});
-    for (std::int64_t j = 0; j < seen; j += kKeys) {
-      const std::int64_t n = std::min(kKeys, seen - j);
-      pack(b, h / w_.group, j, length <= kKeys ? length : n);
-      each_tile(count, [&](std::int64_t row, std::int64_t rows) {
-        const std::int64_t columns = std::min(n, w_.visible(b, first + row + rows - 1, length) - j);
-        if (columns > 0) tile(b, h, first, row, rows, j, columns, length);
-      });
+    Place p{b, h, block * kQueries, 0, 0, 0};
+    p.count = std::min(kQueries, w_.s.queries - p.first);
+    std::fill_n(state_.top, kTileLd, -std::numeric_limits<T>::infinity());
+    std::fill_n(state_.total, kTileLd, T{0});
+    std::fill_n(state_.sums, w_.s.values * kTileLd, T{0});
+    w_.turn(w_.q(b, p.first, h), w_.s.q.token, p.count, w_.s.depth, queries_);
+    w_.ahead.clear();
+    w_.fetch_operands(w_.next(p));
+    w_.fetch(out_ + w_.out_at(b, p.first, h), w_.out, w_.s.values, p.count);
+    const std::int64_t seen = w_.seen(b, p.first + p.count - 1);
+    for (; p.key < seen; p.key += kKeys) {
+      p.keys = std::min(kKeys, seen - p.key);
+      tile(p);
     }
-    finish(b, h, first, count);
+    finish(p);
   }
 
  private:
-  // Keys and values [j, j + n) of a head, unless they are what was packed last.
-  void pack(std::int64_t b, std::int64_t h, std::int64_t j, std::int64_t n) {
-    if (packed_[0] == b && packed_[1] == h && packed_[2] == j && packed_[3] >= n) return;
-    w_.pack_transposed(w_.k(b, j, h), w_.k_row, n, w_.s.depth, keys_);
-    w_.rows.pack(w_.v(b, j, h), w_.v_row, n, w_.s.values, w_.width, values_);
-    packed_[0] = b, packed_[1] = h, packed_[2] = j, packed_[3] = n;
+  void tile(const Place& p) {
+    const TileView t = w_.view(p);
+    const std::int64_t head = p.h / w_.group;
+    w_.tile_product(t, w_.k(p.b, p.key, head), w_.s.k.token, w_.s.depth, queries_, scores_);
+    w_.simd.soften(t, scores_, w_.mask(p, t, scores_, added_), state_);
+    if (w_.s.dropout != 0) {
+      w_.draw(p, t, bit_rows_, bits_);
+      w_.thin(t, scores_, bits_);
+    }
+    w_.add_product(t, w_.v(p.b, p.key, head), w_.s.v.token, w_.s.values, scores_, state_.sums);
   }
 
-  void tile(std::int64_t b, std::int64_t h, std::int64_t first, std::int64_t row, std::int64_t rows, std::int64_t j,
-            std::int64_t columns, std::int64_t length) {
-    w_.product({rows, w_.panels(columns), w_.s.depth, w_.q(b, first + row, h), w_.q_row, 1, keys_, w_.s.depth, 0,
-                scores_, kKeys, false});
-    for (std::int64_t r = 0; r < rows; ++r) {
-      const std::int64_t i = first + row + r;
-      const std::int64_t n = std::clamp<std::int64_t>(w_.visible(b, i, length) - j, 0, columns);
-      T* x = scores_ + r * kKeys;
-      soften(x, n, b, h, i, j, row + r);
-      w_.thin(x, b, h, i, j, n, bits_);
-      std::fill(x + n, x + columns, T{0});
-    }
-    w_.product({rows, w_.s.values, columns, scores_, kKeys, 1, values_, packed_[3], 0, sums_ + row * w_.s.values,
-                w_.s.values, true});
-  }
-
-  // x = exp(score - the largest so far); what was added up for larger exponents is brought down.
-  void soften(T* x, std::int64_t n, std::int64_t b, std::int64_t h, std::int64_t i, std::int64_t j, std::int64_t row) {
-    if (n == 0) return;
-    T scale = static_cast<T>(w_.s.scale);
-    if (w_.mask(x, b, h, i, j, n)) {
-      scale = 1;
-    } else if (scale < 0) {
-      w_.rows.scale(x, n, scale);
-      scale = 1;
-    }
-    const T before = top_[row], highest = std::max(before, w_.rows.max(x, n) * scale);
-    // Nothing seen so far: any finite number will do, and a NaN among the scores still shows in the sum.
-    const T minus = highest == -std::numeric_limits<T>::infinity() ? T{0} : highest;
-    const T sum = w_.rows.exp_sum(x, n, scale, minus);
-    if (before != highest && total_[row] != 0) {
-      const T factor = std::exp(before - minus);
-      total_[row] *= factor;
-      w_.rows.scale(sums_ + row * w_.s.values, w_.s.values, factor);
-    }
-    top_[row] = highest;
-    total_[row] += sum;
-  }
-
-  void finish(std::int64_t b, std::int64_t h, std::int64_t first, std::int64_t count) {
-    for (std::int64_t r = 0; r < count; ++r) {
-      const T total = total_[r], factor = total == 0 ? T{0} : 1 / total;
-      const T* from = sums_ + r * w_.s.values;
-      T* to = out_ + w_.out_at(b, first + r, h);
-      for (std::int64_t d = 0; d < w_.s.values; ++d) to[d] = from[d] * factor;
-      lse_[(b * w_.s.heads + h) * w_.s.queries + first + r] =
-          total == 0 ? static_cast<T>(ops::kNothingSeen) : top_[r] + std::log(total);
-    }
+  void finish(const Place& p) {
+    w_.simd.finish(p.count, state_, static_cast<T>(ops::kNothingSeen), lse_tile_);
+    std::copy_n(lse_tile_, p.count, lse_ + w_.lse_at(p.b, p.first, p.h));
+    w_.micro.transpose(state_.sums, kTileLd, w_.s.values, p.count, out_ + w_.out_at(p.b, p.first, p.h), w_.out.token);
   }
 
   Work<T> w_;
   T *out_, *lse_;
-  T *keys_, *values_, *scores_, *sums_, *top_, *total_, *bits_;
-  std::int64_t packed_[4] = {-1, -1, -1, -1};  // batch entry, head, first key, number
+  T *queries_, *scores_, *lse_tile_, *added_, *bits_, *bit_rows_;
+  SoftmaxState<T> state_;
   std::size_t bytes_ = 0;
 };
 
@@ -256,14 +313,16 @@ template <class T> class Backward {
         dk_(static_cast<T*>(dk)),
         dv_(static_cast<T*>(dv)) {
     Pieces<T> p(memory);
-    keys_t_ = p.take(w_.panels(kGradKeys) * spec.depth);
-    values_t_ = p.take(w_.panels(kGradKeys) * spec.values);
-    keys_ = p.take(w_.panels(spec.depth) * kGradKeys);
-    queries_ = p.take(w_.panels(spec.depth) * kGradQueries);
-    d_ = p.take(w_.panels(spec.values) * kGradQueries);
-    weights_ = p.take(kGradQueries * kLd);
-    ds_ = p.take(kGradQueries * kLd);
-    bits_ = p.take(spec.dropout == 0 ? 0 : kLd);
+    queries_t_ = p.take(spec.depth * kTileLd);
+    dout_t_ = p.take(spec.values * kTileLd);
+    dq_t_ = p.take(spec.depth * kTileLd);
+    weights_ = p.take(kKeys * kTileLd);
+    ds_ = p.take(kKeys * kTileLd);
+    lse_tile_ = p.take(kTileLd);
+    delta_ = p.take(kTileLd);
+    added_ = p.take(w_.mask_room());
+    bits_ = p.take(w_.bits_room());
+    bit_rows_ = p.take(w_.bits_room());
     bytes_ = p.bytes(memory);
   }
   std::size_t bytes() const { return bytes_; }
@@ -274,91 +333,99 @@ template <class T> class Backward {
   // Everything that keys `j` and queries `i` give one another in one key head: the gradients of the keys and values, of
   // the queries, or both.
   void run(std::int64_t b, std::int64_t key_head, Range j, Range i, bool keys, bool queries) {
-    if (keys) clear(b, key_head, j);
-    if (queries) clear_queries(b, key_head, i);
-    if (i.begin == i.end) return;
-    const std::int64_t length = w_.length(b), seen = std::min(j.end, w_.visible(b, i.end - 1, length));
-    for (std::int64_t k = j.begin; k < seen; k += kGradKeys) {
-      const std::int64_t n = std::min(kGradKeys, seen - k);
-      w_.pack_transposed(w_.k(b, k, key_head), w_.k_row, n, w_.s.depth, keys_t_);
-      w_.pack_transposed(w_.v(b, k, key_head), w_.v_row, n, w_.s.values, values_t_);
-      if (queries) w_.rows.pack(w_.k(b, k, key_head), w_.k_row, n, w_.s.depth, w_.width, keys_);
-      for (std::int64_t h = key_head * w_.group; h < (key_head + 1) * w_.group; ++h)
-        for (std::int64_t q = i.begin; q < i.end; q += kGradQueries) {
-          const std::int64_t count = std::min(kGradQueries, i.end - q);
-          if (w_.visible(b, q + count - 1, length) > k) block({b, h, key_head, q, count, k, n, length}, keys, queries);
+    written_ = j.begin;
+    for (std::int64_t h = key_head * w_.group; h < (key_head + 1) * w_.group; ++h)
+      for (std::int64_t q = i.begin; q < i.end; q += kQueries) {
+        Place p{b, h, q, std::min(kQueries, i.end - q), j.begin, 0};
+        const std::int64_t seen = std::min(j.end, w_.seen(b, q + p.count - 1));
+        if (seen <= j.begin && !queries) continue;
+        prepare(p);
+        fetch(p, queries);
+        for (; p.key < seen; p.key += kKeys) {
+          p.keys = std::min(kKeys, seen - p.key);
+          tile(p, key_head, keys, queries);
+          written_ = std::max(written_, p.key + p.keys);
         }
-    }
+        if (queries) w_.micro.transpose(dq_t_, kTileLd, w_.s.depth, p.count, to(dq_, w_.s.dq, b, q, h), w_.s.dq.token);
+      }
+    if (keys) clear(b, key_head, {written_, j.end});
   }
 
  private:
-  static constexpr std::int64_t kLd = kGradKeys;
-  struct Block {
-    std::int64_t b, h, key_head, first, count, key, keys, length;
-  };
-
+  static T* to(T* p, const TokenStrides& by, std::int64_t b, std::int64_t i, std::int64_t h) {
+    return p + b * by.batch + i * by.token + h * by.head;
+  }
   void clear(std::int64_t b, std::int64_t head, Range j) {
     for (std::int64_t t = j.begin; t < j.end; ++t) {
-      std::fill_n(dk_ + (b * w_.s.keys + t) * w_.k_row + head * w_.s.depth, w_.s.depth, T{0});
-      std::fill_n(dv_ + (b * w_.s.keys + t) * w_.v_row + head * w_.s.values, w_.s.values, T{0});
+      std::fill_n(to(dk_, w_.s.dk, b, t, head), w_.s.depth, T{0});
+      std::fill_n(to(dv_, w_.s.dv, b, t, head), w_.s.values, T{0});
     }
-  }
-  void clear_queries(std::int64_t b, std::int64_t head, Range i) {
-    for (std::int64_t t = i.begin; t < i.end; ++t)
-      std::fill_n(dq_ + (b * w_.s.queries + t) * w_.q_row + head * w_.group * w_.s.depth, w_.group * w_.s.depth, T{0});
   }
 
-  void block(const Block& k, bool keys, bool queries) {
-    if (keys) {
-      w_.rows.pack(w_.q(k.b, k.first, k.h), w_.q_row, k.count, w_.s.depth, w_.width, queries_);
-      w_.rows.pack(dout_ + w_.out_at(k.b, k.first, k.h), w_.out_row, k.count, w_.s.values, w_.width, d_);
+  // What all tiles of a block of queries read.
+  void prepare(const Place& p) {
+    w_.turn(w_.q(p.b, p.first, p.h), w_.s.q.token, p.count, w_.s.depth, queries_t_);
+    const std::int64_t at = w_.out_at(p.b, p.first, p.h), row = w_.out.token;
+    w_.turn(dout_ + at, row, p.count, w_.s.values, dout_t_);
+    std::fill_n(lse_tile_, kTileLd, T{0});
+    std::fill_n(delta_, kTileLd, T{0});
+    std::copy_n(lse_ + w_.lse_at(p.b, p.first, p.h), p.count, lse_tile_);
+    w_.simd.dots(out_ + at, dout_ + at, row, p.count, w_.s.values, delta_);
+    std::fill_n(dq_t_, w_.s.depth * kTileLd, T{0});
+  }
+
+  // What is written at the end of a block, and what the next one begins with.
+  void fetch(const Place& p, bool queries) {
+    w_.ahead.clear();
+    if (const Place n = w_.next(p); n.count > 0) {
+      const std::int64_t at = w_.out_at(n.b, n.first, n.h);
+      w_.fetch_operands(n);
+      w_.fetch(out_ + at, w_.out, w_.s.values, n.count);
+      w_.fetch(dout_ + at, w_.out, w_.s.values, n.count);
     }
-    each_tile(k.count, [&](std::int64_t row, std::int64_t rows) { tile(k, row, rows, queries); });
-    if (!keys) return;
-    each_tile(k.keys, [&](std::int64_t column, std::int64_t columns) {
-      // The first query of the block that sees a key of the tile.
-      std::int64_t first = 0;
-      while (first < k.count && w_.visible(k.b, k.first + first, k.length) <= k.key + column) ++first;
-      if (first == k.count) return;
-      T* dk = dk_ + (k.b * w_.s.keys + k.key + column) * w_.k_row + k.key_head * w_.s.depth;
-      T* dv = dv_ + (k.b * w_.s.keys + k.key + column) * w_.v_row + k.key_head * w_.s.values;
-      const std::int64_t at = first * kLd + column, rows = k.count - first;
-      w_.product({columns, w_.s.values, rows, weights_ + at, 1, kLd, d_, k.count, first, dv, w_.v_row, true});
-      w_.product({columns, w_.s.depth, rows, ds_ + at, 1, kLd, queries_, k.count, first, dk, w_.k_row, true});
+    if (queries) w_.fetch(to(dq_, w_.s.dq, p.b, p.first, p.h), w_.s.dq, w_.s.depth, p.count);
+  }
+
+  void tile(const Place& p, std::int64_t key_head, bool keys, bool queries) {
+    const TileView t = w_.view(p);
+    const T *k = w_.k(p.b, p.key, key_head), *v = w_.v(p.b, p.key, key_head);
+    w_.tile_product(t, k, w_.s.k.token, w_.s.depth, queries_t_, weights_);
+    w_.tile_product(t, v, w_.s.v.token, w_.s.values, dout_t_, ds_);
+    const bool thin = w_.s.dropout != 0;
+    if (thin) {
+      w_.draw(p, t, bit_rows_, bits_);
+      w_.thin(t, ds_, bits_);
+    }
+    w_.simd.weights_grad(t, weights_, ds_, w_.mask(p, t, weights_, added_), lse_tile_, delta_,
+                         static_cast<T>(w_.s.scale));
+    if (thin) w_.thin(t, weights_, bits_);
+    if (queries) w_.add_product(t, k, w_.s.k.token, w_.s.depth, ds_, dq_t_);
+    if (keys) keys_grad(p, t, key_head);
+  }
+
+  // Gradients of keys and values: the first tile that a key meets sets them, others are added.
+  void keys_grad(const Place& p, const TileView& t, std::int64_t key_head) {
+    const std::int64_t old = std::clamp<std::int64_t>(written_ - p.key, 0, p.keys);
+    keys_grad(p, t, key_head, {0, old}, true);
+    keys_grad(p, t, key_head, {old, p.keys}, false);
+  }
+  void keys_grad(const Place& p, const TileView& t, std::int64_t key_head, Range of, bool accumulate) {
+    const std::int64_t out_row = w_.out.token;
+    each_tile(of.end - of.begin, [&](std::int64_t row, std::int64_t rows) {
+      const std::int64_t j = of.begin + row, first = std::max<std::int64_t>(j - t.shift, 0), count = p.count - first;
+      const std::int64_t i = p.first + first, at = j * kTileLd + first;
+      w_.product({rows, w_.s.values, count, weights_ + at, kTileLd, 1, dout_ + w_.out_at(p.b, i, p.h), out_row,
+                  to(dv_, w_.s.dv, p.b, p.key + j, key_head), w_.s.dv.token, accumulate});
+      w_.product({rows, w_.s.depth, count, ds_ + at, kTileLd, 1, w_.q(p.b, i, p.h), w_.s.q.token,
+                  to(dk_, w_.s.dk, p.b, p.key + j, key_head), w_.s.dk.token, accumulate});
     });
-  }
-
-  // Weights and gradients of the scores of a few queries with all keys of the block.
-  void tile(const Block& k, std::int64_t row, std::int64_t rows, bool queries) {
-    T *p = weights_ + row * kLd, *ds = ds_ + row * kLd;
-    const std::int64_t i = k.first + row;
-    const std::int64_t columns = std::clamp<std::int64_t>(w_.visible(k.b, i + rows - 1, k.length) - k.key, 0, k.keys);
-    if (columns > 0) {
-      const std::int64_t whole = w_.panels(columns);
-      w_.product({rows, whole, w_.s.depth, w_.q(k.b, i, k.h), w_.q_row, 1, keys_t_, w_.s.depth, 0, p, kLd, false});
-      w_.product({rows, whole, w_.s.values, dout_ + w_.out_at(k.b, i, k.h), w_.out_row, 1, values_t_, w_.s.values, 0,
-                  ds, kLd, false});
-    }
-    for (std::int64_t r = 0; r < rows; ++r, p += kLd, ds += kLd) {
-      const std::int64_t n = std::clamp<std::int64_t>(w_.visible(k.b, i + r, k.length) - k.key, 0, columns);
-      const T scale = static_cast<T>(w_.s.scale), at_once = w_.mask(p, k.b, k.h, i + r, k.key, n) ? T{1} : scale;
-      w_.rows.exp_sum(p, n, at_once, lse_[(k.b * w_.s.heads + k.h) * w_.s.queries + i + r]);
-      const std::int64_t o = w_.out_at(k.b, i + r, k.h);
-      w_.thin(ds, k.b, k.h, i + r, k.key, n, bits_);
-      w_.rows.scores_grad(p, ds, n, w_.rows.dot(out_ + o, dout_ + o, w_.s.values), scale);
-      w_.thin(p, k.b, k.h, i + r, k.key, n, bits_);
-      std::fill(p + n, p + k.keys, T{0});
-      std::fill(ds + n, ds + k.keys, T{0});
-    }
-    if (!queries || columns == 0) return;
-    T* dq = dq_ + (k.b * w_.s.queries + i) * w_.q_row + k.h * w_.s.depth;
-    w_.product({rows, w_.s.depth, columns, ds_ + row * kLd, kLd, 1, keys_, k.keys, 0, dq, w_.q_row, true});
   }
 
   Work<T> w_;
   const T *out_, *lse_, *dout_;
   T *dq_, *dk_, *dv_;
-  T *keys_t_, *values_t_, *keys_, *queries_, *d_, *weights_, *ds_, *bits_;
+  T *queries_t_, *dout_t_, *dq_t_, *weights_, *ds_, *lse_tile_, *delta_, *added_, *bits_, *bit_rows_;
+  std::int64_t written_ = 0;  // keys before this one have their gradients of what was added up so far
   std::size_t bytes_ = 0;
 };
 
@@ -366,9 +433,9 @@ template <class T> class Backward {
 struct GradUnits {
   std::int64_t heads, key_blocks = 0, query_blocks = 0;  // blocks: 0 where a head is one part
   explicit GradUnits(const AttentionSpec& s) : heads(s.batch * s.key_heads) {
-    if (heads >= kEnoughHeads || (s.keys <= kGradKeys && s.queries <= kGradQueries)) return;
-    key_blocks = blocks(s.keys, kGradKeys);
-    query_blocks = blocks(s.queries, kGradQueries);
+    if (heads >= kEnoughHeads || (s.keys <= kUnitKeys && s.queries <= kQueries)) return;
+    key_blocks = blocks(s.keys, kUnitKeys);
+    query_blocks = blocks(s.queries, kQueries);
   }
   std::int64_t per_head() const { return std::max<std::int64_t>(key_blocks + query_blocks, 1); }
   std::int64_t count() const { return heads * per_head(); }
@@ -451,9 +518,9 @@ void attention_grad(const AttentionSpec& spec, const AttentionGradArgs& args, vo
         if (units.key_blocks + units.query_blocks == 0)
           f.run(b, h, {0, spec.keys}, {0, spec.queries}, true, true);
         else if (part < units.key_blocks)
-          f.run(b, h, range(part, kGradKeys, spec.keys), {0, spec.queries}, true, false);
+          f.run(b, h, range(part, kUnitKeys, spec.keys), {0, spec.queries}, true, false);
         else
-          f.run(b, h, {0, spec.keys}, range(part - units.key_blocks, kGradQueries, spec.queries), false, true);
+          f.run(b, h, {0, spec.keys}, range(part - units.key_blocks, kQueries, spec.queries), false, true);
       }
     });
   });

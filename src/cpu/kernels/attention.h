@@ -10,10 +10,16 @@
 
 namespace bp::cpu {
 
+// Elements from one batch entry, token and head of an operand to the next; the elements of a head lie side by side.
+struct TokenStrides {
+  std::int64_t batch = 0, token = 0, head = 0;
+};
+
 // q, out: [batch, queries, heads, depth | values]; k, v: [batch, keys, key_heads, depth | values];
-// lse: [batch, heads, queries].
+// lse: [batch, heads, queries]; out, its cotangent and lse are row-major.
 struct AttentionSpec {
   std::int64_t batch = 0, queries = 0, keys = 0, heads = 0, key_heads = 0, depth = 0, values = 0;
+  TokenStrides q, k, v, dq, dk, dv;
   double scale = 1;
   bool causal = false;
   enum class Mask : std::uint8_t { none, boolean, added } mask = Mask::none;

@@ -1,4 +1,4 @@
-// Row operations of attention, a vector at a time with a masked tail.
+// Operations of attention on tiles of scores [keys, queries]: a vector is a few queries, and goes through the keys.
 #include "cpu/kernels/simd.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "cpu/kernels/attention_rows.cc"
@@ -8,6 +8,7 @@
 #include "cpu/kernels/simd_math-inl.h"
 #include "cpu/kernels/simd_portable-inl.h"
 // clang-format on
+#include <algorithm>
 #include <limits>
 
 #include "cpu/kernels/attention_rows.h"
@@ -16,107 +17,178 @@ HWY_BEFORE_NAMESPACE();
 namespace bp::cpu::HWY_NAMESPACE {
 namespace {
 
-// whole(i) for every whole vector of n elements, then part(i, mask) for the rest.
-template <class D, class Whole, class Part> HWY_INLINE void vectors(D d, std::int64_t n, Whole whole, Part part) {
+template <class T> constexpr T kLowest = -std::numeric_limits<T>::infinity();
+
+// exp where no overflow can be: of f32, numbers up to some 80; 0 below the normal ones.
+template <class D, class V> HWY_INLINE V weight_exp(D d, V x) {
+  if constexpr (sizeof(hn::TFromD<D>) == 4) {
+    // At -88 the power of two is 2^-127, whose bits are those of 0.
+    const ExpParts<V> e = exp_parts(d, max_or_second(constant(d, -88.0), x));
+    return hn::MulAdd(e.growth, e.exponent, e.exponent);
+  } else {
+    return exp_v(d, x);
+  }
+}
+
+// The keys of a tile that one vector of queries sees: all of it those below `whole`, some of it those below `part`.
+template <class D> struct Column {
+  using V = hn::Vec<D>;
+  std::int64_t at, whole, part, shift;
+  Column(const TileView& t, std::int64_t first) : at(first), shift(t.shift) {
+    const auto lanes = static_cast<std::int64_t>(hn::Lanes(D()));
+    whole = std::clamp<std::int64_t>(first + shift + 1, 0, t.keys);
+    part = std::clamp<std::int64_t>(first + lanes + shift, 0, t.keys);
+  }
+  // Which lanes see key j of [whole, part).
+  hn::Mask<D> seen(std::int64_t j) const {
+    const auto hidden = static_cast<std::size_t>(std::max<std::int64_t>(j - shift - at, 0));
+    return hn::Not(hn::FirstN(D(), hidden));
+  }
+};
+
+template <class D, class F> HWY_INLINE void each_column(D d, const TileView& t, F f) {
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  std::int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) whole(i);
-  if (i < n) part(i, hn::FirstN(d, static_cast<std::size_t>(n - i)));
+  for (std::int64_t i = 0; i < t.queries; i += lanes) f(Column<D>(t, i));
 }
 
-template <class T> T max_of(const T* x, std::int64_t n) {
-  const hn::ScalableTag<T> d;
-  const auto low = hn::Set(d, -std::numeric_limits<T>::infinity());
-  auto top = low;
-  vectors(
-      d, n, [&](std::int64_t i) { top = max_or_second(top, hn::LoadU(d, x + i)); },
-      [&](std::int64_t i, auto m) { top = max_or_second(top, hn::IfThenElse(m, load_first(d, m, x + i), low)); });
-  return hn::GetLane(hn::MaxOfLanes(d, top));
-}
-
-template <class T> T exp_sum(T* x, std::int64_t n, T scale, T minus) {
-  const hn::ScalableTag<T> d;
-  const auto s = hn::Set(d, scale), m = hn::Set(d, minus);
-  auto sum = hn::Zero(d);
-  vectors(
-      d, n,
-      [&](std::int64_t i) {
-        const auto e = exp_v(d, hn::MulSub(hn::LoadU(d, x + i), s, m));
-        hn::StoreU(e, d, x + i);
-        sum = hn::Add(sum, e);
-      },
-      [&](std::int64_t i, auto part) {
-        const auto e = hn::IfThenElseZero(part, exp_v(d, hn::MulSub(load_first(d, part, x + i), s, m)));
-        hn::BlendedStore(e, part, d, x + i);
-        sum = hn::Add(sum, e);
-      });
-  return hn::GetLane(hn::SumOfLanes(d, sum));
-}
-
-template <class T> void scale_row(T* x, std::int64_t n, T factor) {
+template <class T> void scale_add(const TileView& t, T* x, const T* added, T factor) {
   const hn::ScalableTag<T> d;
   const auto f = hn::Set(d, factor);
-  vectors(
-      d, n, [&](std::int64_t i) { hn::StoreU(hn::Mul(f, hn::LoadU(d, x + i)), d, x + i); },
-      [&](std::int64_t i, auto m) { hn::BlendedStore(hn::Mul(f, load_first(d, m, x + i)), m, d, x + i); });
+  each_column(d, t, [&](const auto& c) {
+    for (std::int64_t at = c.at, end = c.at + c.part * kTileLd; at < end; at += kTileLd)
+      hn::StoreU(hn::MulAdd(f, hn::LoadU(d, x + at), hn::LoadU(d, added + at)), d, x + at);
+  });
 }
 
-template <class T> void thin(T* x, const T* bits, std::int64_t n, T below, T factor) {
+// The largest of what a vector of queries sees, and `top`.
+template <class D, class T> HWY_INLINE hn::Vec<D> highest(D d, const Column<D>& c, const T* x, hn::Vec<D> top) {
+  const auto low = hn::Set(d, kLowest<T>);
+  auto a = low, b = low;
+  std::int64_t j = 0;
+  for (; j + 2 <= c.whole; j += 2) {
+    a = max_or_second(a, hn::LoadU(d, x + j * kTileLd));
+    b = max_or_second(b, hn::LoadU(d, x + (j + 1) * kTileLd));
+  }
+  if (j < c.whole) a = max_or_second(a, hn::LoadU(d, x + j * kTileLd));
+  for (j = c.whole; j < c.part; ++j)
+    b = max_or_second(b, hn::IfThenElse(c.seen(j), hn::LoadU(d, x + j * kTileLd), low));
+  return max_or_second(max_or_second(a, b), top);
+}
+
+// x = exp(x f - minus); returns the sum.
+template <class D, class T>
+HWY_INLINE hn::Vec<D> exp_column(D d, const Column<D>& c, T* x, hn::Vec<D> f, hn::Vec<D> minus) {
+  const auto weight = [&](std::int64_t j) {
+    return weight_exp(d, hn::MulSub(hn::LoadU(d, x + j * kTileLd), f, minus));
+  };
+  auto sum = hn::Zero(d);
+  for (std::int64_t j = 0; j < c.whole; ++j) {
+    const auto e = weight(j);
+    hn::StoreU(e, d, x + j * kTileLd);
+    sum = hn::Add(sum, e);
+  }
+  for (std::int64_t j = c.whole; j < c.part; ++j) {
+    const auto e = hn::IfThenElseZero(c.seen(j), weight(j));
+    hn::StoreU(e, d, x + j * kTileLd);
+    sum = hn::Add(sum, e);
+  }
+  return sum;
+}
+
+template <class T> void soften(const TileView& t, T* x, T factor, const SoftmaxState<T>& s) {
+  const hn::ScalableTag<T> d;
+  const auto f = hn::Set(d, factor), low = hn::Set(d, kLowest<T>);
+  each_column(d, t, [&](const auto& c) {
+    if (c.part == 0) return;
+    const auto before = hn::LoadU(d, s.top + c.at), total = hn::LoadU(d, s.total + c.at);
+    const auto largest = highest(d, c, x + c.at, low);
+    // No key seen by a lane: 0 times -inf would be NaN.
+    const auto top = max_or_second(before, hn::IfThenElse(hn::Eq(largest, low), low, hn::Mul(largest, f)));
+    // Nothing seen so far: any finite number will do, and a NaN among the scores still shows in the sum.
+    const auto minus = hn::IfThenElse(hn::Eq(top, low), hn::Zero(d), top);
+    const auto sum = exp_column(d, c, x + c.at, f, minus);
+    hn::StoreU(top, d, s.top + c.at);
+    if (hn::AllTrue(d, hn::Eq(total, hn::Zero(d)))) {
+      hn::StoreU(sum, d, s.total + c.at);
+      return;
+    }
+    const auto down = weight_exp(d, hn::Sub(before, minus));
+    hn::StoreU(hn::MulAdd(total, down, sum), d, s.total + c.at);
+    if (hn::AllTrue(d, hn::Eq(before, top))) return;
+    T* sums = s.sums + c.at;
+    for (std::int64_t v = 0; v < s.values; ++v, sums += kTileLd) hn::StoreU(hn::Mul(down, hn::LoadU(d, sums)), d, sums);
+  });
+}
+
+template <class T> void finish(std::int64_t queries, const SoftmaxState<T>& s, T nothing, T* lse) {
+  const hn::ScalableTag<T> d;
+  const auto zero = hn::Zero(d);
+  for (std::int64_t i = 0; i < queries; i += static_cast<std::int64_t>(hn::Lanes(d))) {
+    const auto total = hn::LoadU(d, s.total + i);
+    const auto none = hn::Eq(total, zero);
+    hn::StoreU(hn::IfThenElse(none, hn::Set(d, nothing), hn::Add(hn::LoadU(d, s.top + i), log_v(d, total))), d,
+               lse + i);
+    const auto factor = hn::IfThenElse(none, zero, hn::Div(hn::Set(d, T{1}), total));
+    T* sums = s.sums + i;
+    for (std::int64_t v = 0; v < s.values; ++v, sums += kTileLd)
+      hn::StoreU(hn::Mul(factor, hn::LoadU(d, sums)), d, sums);
+  }
+}
+
+template <class T> void thin(const TileView& t, T* x, const T* bits, T below, T factor) {
   const hn::ScalableTag<T> d;
   const auto b = hn::Set(d, below), f = hn::Set(d, factor);
-  vectors(
-      d, n,
-      [&](std::int64_t i) {
-        const auto kept = hn::Lt(hn::LoadU(d, bits + i), b);
-        hn::StoreU(hn::IfThenElseZero(kept, hn::Mul(f, hn::LoadU(d, x + i))), d, x + i);
-      },
-      [&](std::int64_t i, auto m) {
-        const auto kept = hn::Lt(load_first(d, m, bits + i), b);
-        hn::BlendedStore(hn::IfThenElseZero(kept, hn::Mul(f, load_first(d, m, x + i))), m, d, x + i);
-      });
+  each_column(d, t, [&](const auto& c) {
+    for (std::int64_t at = c.at, end = c.at + c.part * kTileLd; at < end; at += kTileLd) {
+      const auto kept = hn::Lt(hn::LoadU(d, bits + at), b);
+      hn::StoreU(hn::IfThenElseZero(kept, hn::Mul(f, hn::LoadU(d, x + at))), d, x + at);
+    }
+  });
 }
 
-template <class T> T dot(const T* a, const T* b, std::int64_t n) {
+template <class T> void weights_grad(const TileView& t, T* p, T* dw, T factor, const T* lse, const T* delta, T scale) {
   const hn::ScalableTag<T> d;
+  const auto f = hn::Set(d, factor), s = hn::Set(d, scale), zero = hn::Zero(d);
+  each_column(d, t, [&](const auto& c) {
+    const auto minus = hn::LoadU(d, lse + c.at), centre = hn::LoadU(d, delta + c.at);
+    const auto weight = [&](std::int64_t at) { return weight_exp(d, hn::MulSub(hn::LoadU(d, p + at), f, minus)); };
+    const auto store = [&](std::int64_t at, auto w, auto ds) {
+      hn::StoreU(w, d, p + at);
+      hn::StoreU(ds, d, dw + at);
+    };
+    std::int64_t j = 0, at = c.at;
+    for (; j < c.whole; ++j, at += kTileLd) {
+      const auto w = weight(at);
+      store(at, w, hn::Mul(hn::Mul(w, s), hn::Sub(hn::LoadU(d, dw + at), centre)));
+    }
+    for (; j < c.part; ++j, at += kTileLd) {
+      const auto seen = c.seen(j);
+      const auto w = hn::IfThenElseZero(seen, weight(at));
+      store(at, w, hn::IfThenElseZero(seen, hn::Mul(hn::Mul(w, s), hn::Sub(hn::LoadU(d, dw + at), centre))));
+    }
+    for (; j < t.keys; ++j, at += kTileLd) store(at, zero, zero);
+  });
+}
+
+template <class T> HWY_INLINE T dot(const T* a, const T* b, std::int64_t n) {
+  const hn::ScalableTag<T> d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   auto sum = hn::Zero(d);
-  vectors(
-      d, n, [&](std::int64_t i) { sum = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum); },
-      [&](std::int64_t i, auto m) { sum = hn::MulAdd(load_first(d, m, a + i), load_first(d, m, b + i), sum); });
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) sum = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum);
+  if (i < n) {
+    const auto m = hn::FirstN(d, static_cast<std::size_t>(n - i));
+    sum = hn::MulAdd(load_first(d, m, a + i), load_first(d, m, b + i), sum);
+  }
   return hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
-template <class T>
-void pack(const T* from, std::int64_t ld, std::int64_t count, std::int64_t n, std::int64_t width, T* to) {
-  const hn::ScalableTag<T> d;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  for (std::int64_t c = 0; c < n; c += width)
-    for (std::int64_t r = 0; r < count; ++r, to += width) {
-      const T* row = from + r * ld + c;
-      for (std::int64_t i = 0; i < width; i += lanes) {
-        const std::int64_t left = n - c - i;
-        if (left >= lanes)
-          hn::StoreU(hn::LoadU(d, row + i), d, to + i);
-        else if (left > 0)
-          hn::StoreU(load_first(d, hn::FirstN(d, static_cast<std::size_t>(left)), row + i), d, to + i);
-        else
-          hn::StoreU(hn::Zero(d), d, to + i);
-      }
-    }
-}
-
-template <class T> void scores_grad(const T* weights, T* dw, std::int64_t n, T delta, T scale) {
-  const hn::ScalableTag<T> d;
-  const auto centre = hn::Set(d, delta), s = hn::Set(d, scale);
-  const auto f = [&](auto w, auto x) { return hn::Mul(hn::Mul(w, s), hn::Sub(x, centre)); };
-  vectors(
-      d, n, [&](std::int64_t i) { hn::StoreU(f(hn::LoadU(d, weights + i), hn::LoadU(d, dw + i)), d, dw + i); },
-      [&](std::int64_t i, auto m) {
-        hn::BlendedStore(f(load_first(d, m, weights + i), load_first(d, m, dw + i)), m, d, dw + i);
-      });
+template <class T> void dots(const T* a, const T* b, std::int64_t ld, std::int64_t count, std::int64_t n, T* out) {
+  for (std::int64_t i = 0; i < count; ++i) out[i] = dot(a + i * ld, b + i * ld, n);
 }
 
 template <class T> AttentionRows<T> table() {
-  return {max_of<T>, exp_sum<T>, scale_row<T>, dot<T>, pack<T>, thin<T>, scores_grad<T>};
+  return {scale_add<T>, soften<T>, finish<T>, thin<T>, weights_grad<T>, dots<T>};
 }
 
 void fill_attention_rows(AttentionRows<float>& f32_table, AttentionRows<double>& f64_table) {

@@ -1,22 +1,44 @@
-// The SIMD parts of attention on rows of scores, one table a dtype, chosen for the machine's instruction set at run
-// time. Used by attention.cc only.
+// The SIMD parts of attention on transposed tiles of scores, one table a dtype, chosen for the machine's instruction
+// set at run time. Used by attention.cc only.
+//
+// A tile is [keys, queries], rows kTileLd apart: a lane is a query, so that maxima and sums over the keys are those of
+// vectors, no row ends within a vector, and keys and values are read where they lie.
 #pragma once
 
 #include <cstdint>
 
 namespace bp::cpu {
 
+inline constexpr std::int64_t kTileLd = 64;  // a whole number of vectors of every instruction set
+
+// Query i of a tile sees key j where j <= i + shift. shift >= keys: all.
+struct TileView {
+  std::int64_t keys = 0, queries = 0;  // queries: rounded up to whole vectors
+  std::int64_t shift = 0;
+};
+
+// Of all queries of a tile so far; [kTileLd] each.
+template <class T> struct SoftmaxState {
+  T *top, *total;
+  T* sums;  // [values][kTileLd]: values times weights
+  std::int64_t values;
+};
+
 // T: float or double.
 template <class T> struct AttentionRows {
-  T (*max)(const T* x, std::int64_t n);                  // -inf for none
-  T (*exp_sum)(T* x, std::int64_t n, T scale, T minus);  // x = exp(scale x - minus); returns the sum
-  void (*scale)(T* x, std::int64_t n, T factor);
-  T (*dot)(const T* a, const T* b, std::int64_t n);
-  // Rows [count, n] of leading dimension ld to panels of `width` columns, [n / width][count][width], padded with zeros.
-  // width is a whole number of vectors.
-  void (*pack)(const T* from, std::int64_t ld, std::int64_t count, std::int64_t n, std::int64_t width, T* to);
-  void (*thin)(T* x, const T* bits, std::int64_t n, T below, T factor);           // x = bits < below ? factor x : 0
-  void (*scores_grad)(const T* weights, T* d, std::int64_t n, T delta, T scale);  // d = weights (d - delta) scale
+  // x = factor x + added, with added of the layout of x.
+  void (*scale_add)(const TileView& t, T* x, const T* added, T factor);
+  // x = exp(factor x - the largest so far), for factor >= 0; what was added up for smaller ones is brought down.
+  // Vectors of which every query is hidden are left alone, as nothing reads them.
+  void (*soften)(const TileView& t, T* x, T factor, const SoftmaxState<T>& state);
+  // out = sums / total by query: sums [values][kTileLd] in place; lse[i] = top + log(total), or `nothing` for total 0.
+  void (*finish)(std::int64_t queries, const SoftmaxState<T>& state, T nothing, T* lse);
+  // x = bits < below ? factor x : 0
+  void (*thin)(const TileView& t, T* x, const T* bits, T below, T factor);
+  // p = exp(factor p - lse), d = p (d - delta) scale; zeros where hidden.
+  void (*weights_grad)(const TileView& t, T* p, T* d, T factor, const T* lse, const T* delta, T scale);
+  // out[i] = dot of rows i of a and b, [count, n], ld apart
+  void (*dots)(const T* a, const T* b, std::int64_t ld, std::int64_t count, std::int64_t n, T* out);
 };
 const AttentionRows<float>& attention_rows(float);
 const AttentionRows<double>& attention_rows(double);

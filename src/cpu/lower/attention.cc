@@ -25,6 +25,8 @@ AttentionArgs args_of(void* const* args, const Places& at) {
           integers(at.random)};
 }
 
+TokenStrides row_major(const Shape& s) { return {s[1] * s[2] * s[3], s[2] * s[3], s[3]}; }
+
 class AttentionKernel final : public Kernel {
  public:
   AttentionKernel(const AttentionSpec& spec, const Places& at) : spec_(spec), at_(at) {}
@@ -66,6 +68,7 @@ bool lower_attention(Lowering& l, const passes::Group& group) {
   AttentionSpec s;
   s.batch = q[0], s.queries = q[1], s.heads = q[2], s.depth = q[3];
   s.keys = k[1], s.key_heads = k[2], s.values = v[3];
+  s.q = s.dq = row_major(q), s.k = s.dk = row_major(k), s.v = s.dv = row_major(v);
   s.scale = n.attrs.real("scale");
   s.causal = n.attrs.flag("causal");
   s.dtype = n.types[0].dtype;
