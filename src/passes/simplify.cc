@@ -1,7 +1,7 @@
 // One walk that rebuilds the graph: folds uniform constants, cancels inverse pairs, merges equal nodes; then drops the
 // dead ones. Rules keep results bit for bit, except that x + 0 turns -0 into -0 where adding would give +0, that the
-// sum of a max pool's gradient adds the same numbers in another order, and that factors leave sums (one rounding for
-// many).
+// sum of a max pool's gradient and a gather's gradient add the same numbers in another order, and that factors leave
+// sums (one rounding for many).
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -120,6 +120,7 @@ class Simplifier {
       case OpId::reduce_min:
       case OpId::reduce_prod: return rewrite_reduce(n);
       case OpId::matmul: return rewrite_matmul(n);
+      case OpId::scatter_add: return rewrite_scatter_add(n);
       default: return rewrite_arithmetic(n);
     }
   }
@@ -176,10 +177,45 @@ class Simplifier {
         last = axis;
       }
     if (ordered) return as_reshape(n);
+    if (is(x, OpId::gather)) return transpose_indices(n);
     if (!is(x, OpId::transpose)) return std::nullopt;
     Ints both;
     for (auto axis : p) both.push_back(node(x).attrs.ints("permutation")[static_cast<std::size_t>(axis)]);
     return emit(OpId::transpose, {node(x).inputs[0]}, {{"permutation", both}}, n);
+  }
+
+  // Whether a permutation moves the first `rank` axes among themselves only.
+  static bool keeps_slices(const Ints& permutation, int rank) {
+    for (auto d = static_cast<std::size_t>(rank); d < permutation.size(); ++d)
+      if (permutation[d] != static_cast<std::int64_t>(d)) return false;
+    return true;
+  }
+  static Ints first_axes(const Ints& permutation, int rank) {
+    return Ints(permutation.begin(), permutation.begin() + rank);
+  }
+
+  // Slices in another order are gathered in that order: an embedding [batch, time, ..] that a loop reads as [time,
+  // batch, ..].
+  std::optional<Value> transpose_indices(const Node& n) {
+    const Node gather = node(n.inputs[0]);
+    const Ints& p = n.attrs.ints("permutation");
+    const int rank = out_.type(gather.inputs[1]).shape.rank();
+    if (gather.attrs.integer("axis") != 0 || !keeps_slices(p, rank)) return std::nullopt;
+    const Value indices = emit(OpId::transpose, {gather.inputs[1]}, {{"permutation", first_axes(p, rank)}}, n);
+    return emit(OpId::gather, {gather.inputs[0], indices}, gather.attrs, gather);
+  }
+
+  // The gradient of that: updates are added where they lie.
+  std::optional<Value> rewrite_scatter_add(const Node& n) {
+    if (!is(n.inputs[1], OpId::transpose)) return std::nullopt;
+    const Node updates = node(n.inputs[1]);
+    const Ints& p = updates.attrs.ints("permutation");
+    const int rank = out_.type(n.inputs[0]).shape.rank();
+    if (!keeps_slices(p, rank)) return std::nullopt;
+    Ints inverse(static_cast<std::size_t>(rank));
+    for (int d = 0; d < rank; ++d) inverse[static_cast<std::size_t>(p[static_cast<std::size_t>(d)])] = d;
+    const Value indices = emit(OpId::transpose, {n.inputs[0]}, {{"permutation", inverse}}, n);
+    return emit(OpId::scatter_add, {indices, updates.inputs[0]}, n.attrs, n);
   }
 
   std::optional<Value> rewrite_broadcast(const Node& n) {

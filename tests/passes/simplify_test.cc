@@ -74,6 +74,32 @@ TEST(Simplify, TransposesBecomeFlagsOfProducts) {
   EXPECT_EQ(count(t.after, ir::OpId::transpose), 0u);
 }
 
+// An embedding read time first: the indices are transposed, not the slices; so are those that its gradient goes to.
+TEST(Simplify, TransposedGathersGatherInThatOrder) {
+  const Tensor ids = Tensor::from<std::int64_t>({0, 1, 1, 0, 1, 0, 0, 0, 1, 1, 0, 1}, {3, 2, 2});
+  const auto biggest = [](const ir::Graph& g) {
+    std::int64_t n = 0;
+    for (const ir::Node& node : g.nodes)
+      if (node.op == ir::OpId::transpose) n = std::max(n, node.types[0].shape.numel());
+    return n;
+  };
+  const auto gathered = [&](const Tensor& x) { return transpose(gather(x, ids), {2, 0, 1, 3}); };
+  const Traced there = simplified(gathered, kX);
+  EXPECT_EQ(biggest(there.before), 36);
+  EXPECT_EQ(biggest(there.after), 12);
+  const Tensor updates = cast(reshape(arange(36), {2, 3, 2, 3}), f32);
+  const Traced back = simplified(
+      [&](const Tensor& x) {
+        return scatter_add({2, 3}, ids, transpose(x, {1, 2, 0, 3}));
+      },
+      updates);
+  EXPECT_EQ(biggest(back.before), 36);
+  EXPECT_EQ(biggest(back.after), 12);
+  // Slices that are themselves turned stay as they are.
+  const Traced turned = simplified([&](const Tensor& x) { return transpose(gather(x, ids), {2, 0, 3, 1}); }, kX);
+  EXPECT_EQ(biggest(turned.after), 36);
+}
+
 TEST(Simplify, KeepsCastsThatLose) {
   const Traced t = simplified([](const Tensor& x) { return cast(cast(x * 0.3, i32), f32); }, kX);
   EXPECT_EQ(count(t.after, ir::OpId::cast), 2u);
