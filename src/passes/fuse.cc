@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "passes/epilogue.h"
+#include "passes/head_view.h"
 #include "passes/loop_space.h"
 #include "passes/pipeline.h"
 
@@ -40,6 +41,7 @@ class Fuser {
     for (NodeId i : std::set<NodeId>(is_tied_.begin(), is_tied_.end())) visit(i);  // whose user joined a product
     find_memory();
     place_transparent();
+    join_heads();
     return ordered();
   }
 
@@ -176,13 +178,34 @@ class Fuser {
         if (c.has_residual) needs_memory_[c.residual.node] = true;
       } else if (!is_loop(k)) {
         for (NodeId n : groups_[k])
-          for (Value v : g_.nodes[n].inputs) needs_memory_[v.node] = true;
+          for (std::size_t i = 0; i < g_.nodes[n].inputs.size(); ++i) needs_memory_[memory_of(n, i).node] = true;
       } else if (!groups_[k].empty()) {
         const auto space = loop_space(g_, groups_[k]);
         for (const LoopMember& m : space->members)
           for (const LoopRead& r : m.reads)
             if (r.kind == LoopRead::Kind::memory) needs_memory_[r.value.node] = true;
       }
+    }
+  }
+
+  // What a node that is no loop reads from memory.
+  Value memory_of(NodeId n, std::size_t input) const {
+    const Value v = g_.nodes[n].inputs[input];
+    if (!is_head_operand(g_, n, input)) return v;
+    return head_view(g_, v, [&](NodeId m) { return is_transparent(g_, m) && group_of_[m] == kNoGroup; }).base;
+  }
+
+  // A gradient of attention writes dq, dk and dv where the concatenate that reads them wants them.
+  void join_heads() {
+    const std::vector<std::uint32_t> uses = ir::use_counts(g_);
+    for (std::vector<NodeId>& group : groups_) {
+      if (group.size() != 1 || g_.nodes[group[0]].op != OpId::concatenate) continue;
+      const JoinedHeads joined = joined_heads(g_, group[0], uses);
+      if (joined.nodes.empty()) continue;
+      const std::uint32_t k = group_of_[joined.gradient];
+      for (NodeId n : joined.nodes) group_of_[n] = k;
+      groups_[k].insert(groups_[k].end(), joined.nodes.begin(), joined.nodes.end());
+      group.clear();
     }
   }
 

@@ -64,17 +64,6 @@ DType forced_compute(const Graph& g, const Node& n) {
   return f32_seen ? DType::f32 : DType::boolean;
 }
 
-// The axis of a row-major shape along which a step of `stride`, taken `count` times, stays; -1 when it crosses axes.
-int axis_of(const Shape& shape, std::int64_t stride, std::int64_t count) {
-  std::int64_t step = 1;
-  for (int i = shape.rank() - 1; i >= 0; --i) {
-    const std::int64_t end = step * shape[i];
-    if (stride < end) return stride % step == 0 && stride * count <= end ? i : -1;
-    step = end;
-  }
-  return -1;
-}
-
 class Finder {
  public:
   Finder(const Graph& g, std::span<const NodeId> nodes) : g_(g) {
@@ -409,6 +398,16 @@ const LoopMember* LoopSpace::find(NodeId n) const {
   const auto at =
       std::lower_bound(members.begin(), members.end(), n, [](const LoopMember& m, NodeId id) { return m.node < id; });
   return at != members.end() && at->node == n ? &*at : nullptr;
+}
+
+int axis_of(const Shape& shape, std::int64_t stride, std::int64_t count) {
+  std::int64_t step = 1;
+  for (int i = shape.rank() - 1; i >= 0; --i) {
+    const std::int64_t end = step * shape[i];
+    if (stride < end) return stride % step == 0 && stride * count <= end ? i : -1;
+    step = end;
+  }
+  return -1;
 }
 
 bool is_reduction(OpId op) {

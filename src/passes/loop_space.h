@@ -46,6 +46,8 @@ struct LoopSpace {
   const LoopMember* find(ir::NodeId n) const;
 };
 
+// The axis of a row-major shape along which a step of `stride`, taken `count` times, stays; -1 when it crosses axes.
+int axis_of(const Shape& shape, std::int64_t stride, std::int64_t count);
 bool is_reduction(ir::OpId op);  // over axes; argmax and cumsum are none
 // Nodes that loops look through instead of reading them from memory: reshape, broadcast, full, and slices of long runs
 // that are no small part of their operand.

@@ -1,9 +1,11 @@
-// Gives every loop its own copy of what it looks through (broadcasts, reshapes, fills). Shared ones tie groups together
+// Gives every loop its own copy of what it looks through (broadcasts, reshapes, fills), and attention of the slices in
+// which it reads its operands. Shared ones tie groups together
 // that do not depend on each other: a broadcast that one user needs in memory would have to be written before a loop
 // that only looks through it.
 #include <optional>
 #include <unordered_map>
 
+#include "passes/head_view.h"
 #include "passes/loop_space.h"
 #include "passes/pipeline.h"
 
@@ -35,8 +37,15 @@ class Splitter {
     Node n = g_.nodes[i];
     const bool loop = is_loop_op(g_, i);
     std::unordered_map<NodeId, NodeId> own;  // this user's copies
-    for (Value& v : n.inputs) v = loop ? private_copy(v, own) : shared(v);
+    for (std::size_t k = 0; k < n.inputs.size(); ++k)
+      n.inputs[k] = loop || reads_in_place(i, k) ? private_copy(n.inputs[k], own) : shared(n.inputs[k]);
     shared_[i] = out_.add(std::move(n));
+  }
+
+  bool reads_in_place(NodeId i, std::size_t input) const {
+    if (!is_head_operand(g_, i, input)) return false;
+    const auto transparent = [&](NodeId n) { return is_transparent(g_, n); };
+    return !transparent(head_view(g_, g_.nodes[i].inputs[input], transparent).base.node);
   }
 
   Value private_copy(Value v, std::unordered_map<NodeId, NodeId>& own) {

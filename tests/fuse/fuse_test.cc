@@ -1,8 +1,10 @@
 // Fused executables against the reference interpreter: fixed programs whose grouping is known, and random graphs.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 
+#include "bp/attention.h"
 #include "bp/compile.h"
 #include "bp/error.h"
 #include "bp/grad.h"
@@ -134,6 +136,47 @@ TEST(Fuse, OtherSlicesAreMoved) {
     const Tensor w = random_tensor({32, 8}, t, 3), half = slice(x, {0, 1}, {0, 32}, {12, 64});
     check({matmul(half, w), exp(half)}, tolerance_of(t) * 10);
   }
+}
+
+// q, k and v that are parts of one product's result, and their gradients that make its gradient: nothing is moved.
+TEST(Fuse, AttentionReadsSlicesAndWritesItsGradientsInPlace) {
+  for (DType t : {f32, f64}) {
+    const Tensor x = random_tensor({3, 70, 256}, t, 1), d = random_tensor({3, 70, 4, 32}, t, 2);
+    const auto heads = [&](std::int64_t from, std::int64_t n) {
+      return reshape(slice(x, 2, from, from + 32 * n), {3, 70, n, 32});
+    };
+    for (const auto& [q, k, v] : {std::array<std::int64_t, 3>{0, 128, 192}, {128, 64, 0}}) {
+      const Tensor y = attention(heads(q, 4), heads(k, 2), heads(v, 2), {.causal = true});
+      EXPECT_EQ(check({y}, tolerance_of(t)).steps, 1u);
+      EXPECT_EQ(check({y, pull({y}, {x}, {d})[0]}, tolerance_of(t) * 10).steps, 2u);
+    }
+    // Heads outside, their three parts inside.
+    const Tensor packed = random_tensor({3, 70, 2, 96}, t, 3), e = slice(d, 2, 0, 2);
+    const auto part = [&](std::int64_t i) { return slice(packed, 3, 32 * i, 32 * (i + 1)); };
+    const Tensor z = attention(part(2), part(1), part(0));
+    EXPECT_EQ(check({z}, tolerance_of(t)).steps, 1u);
+    EXPECT_EQ(check({z, pull({z}, {packed}, {e * 1.0})[0]}, tolerance_of(t) * 10).steps, 3u);
+  }
+}
+
+// Slices of tokens and heads, slices that others read too, operands that are the same, gradients of which one is read
+// alone or twice.
+TEST(Fuse, AttentionBesideOtherReaders) {
+  const Tensor x = random_tensor({3, 20, 192}, f32, 1), d = random_tensor({3, 20, 2, 32}, f32, 2);
+  const auto part = [&](int i) { return slice(x, 2, 64 * i, 64 * (i + 1)); };
+  const auto heads = [&](const Tensor& y) { return reshape(y, {3, 20, 2, 32}); };
+  const Tensor q = heads(part(0)), k = heads(part(1)), v = heads(part(2)), y = attention(q, k, v);
+  check({y, part(1), exp(part(2))}, 2e-5);
+  check({y, pull({y}, {x}, {d})[0], pull({y}, {k}, {d})[0]}, 2e-4);
+  check({pull({y}, {q}, {d})[0]}, 2e-4);
+  const Tensor same = attention(q, q, k);
+  check({same, pull({same}, {x}, {d})[0]}, 2e-4);
+  const Tensor later = slice(x, 1, 4, 20, 3), whole = reshape(later, {3, 6, 6, 32});
+  const Tensor z = attention(slice(whole, 2, 0, 4), slice(whole, 2, 2, 4), slice(whole, 2, 4, 6), {.causal = true});
+  check({z, pull({z}, {x}, {random_tensor({3, 6, 4, 32}, f32, 3)})[0]}, 2e-4);
+  const Tensor spread = broadcast_to(slice(x, 1, 2, 3), {3, 20, 192});
+  const Tensor u = attention(q, heads(slice(spread, 2, 0, 64)), heads(slice(spread, 2, 64, 128)));
+  check({u, pull({u}, {x}, {d})[0]}, 2e-4);
 }
 
 TEST(Fuse, ColumnSumsJoinTheirProducers) {

@@ -72,11 +72,11 @@ template <class T> struct Work {
   const MicroTable& micro = micro_table(dtype_of<T>);
   const AttentionRows<T>& simd = attention_rows(T{});
   std::int64_t group = s.heads / s.key_heads;
-  TokenStrides out{s.queries * s.heads * s.values, s.heads* s.values, s.values};
+  TokenStrides out{0, s.queries* s.heads* s.values, s.heads* s.values, s.values};
   Ahead ahead = {};
 
   static const T* at(const void* p, const TokenStrides& by, std::int64_t b, std::int64_t i, std::int64_t h) {
-    return static_cast<const T*>(p) + b * by.batch + i * by.token + h * by.head;
+    return static_cast<const T*>(p) + by.first + b * by.batch + i * by.token + h * by.head;
   }
   const T* q(std::int64_t b, std::int64_t i, std::int64_t h) const { return at(args.q, s.q, b, i, h); }
   const T* k(std::int64_t b, std::int64_t j, std::int64_t h) const { return at(args.k, s.k, b, j, h); }
@@ -353,7 +353,7 @@ template <class T> class Backward {
 
  private:
   static T* to(T* p, const TokenStrides& by, std::int64_t b, std::int64_t i, std::int64_t h) {
-    return p + b * by.batch + i * by.token + h * by.head;
+    return p + by.first + b * by.batch + i * by.token + h * by.head;
   }
   void clear(std::int64_t b, std::int64_t head, Range j) {
     for (std::int64_t t = j.begin; t < j.end; ++t) {

@@ -10,9 +10,10 @@
 
 namespace bp::cpu {
 
-// Elements from one batch entry, token and head of an operand to the next; the elements of a head lie side by side.
+// Where an operand lies: its first element behind the pointer, and elements from one batch entry, token and head to the
+// next. The elements of a head lie side by side.
 struct TokenStrides {
-  std::int64_t batch = 0, token = 0, head = 0;
+  std::int64_t first = 0, batch = 0, token = 0, head = 0;
 };
 
 // q, out: [batch, queries, heads, depth | values]; k, v: [batch, keys, key_heads, depth | values];
