@@ -214,6 +214,23 @@ template <class T> struct MaxPoolGrad {
       m.y[to + c] = sum;
     }
   }
+
+  // The window at `from` to its places along the last axis, numbered from `first`.
+  static HWY_INLINE void spread(const Plan& p, const Pointers<T>& m, std::int64_t from, T* to, T first) {
+    const hn::ScalableTag<T> d;
+    const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d)), window = p.axis[2].window;
+    std::int64_t c = 0;
+    for (; c + lanes <= p.channels; c += lanes) {
+      const auto dy = hn::LoadU(d, m.x + from + c);
+      const auto tap = hn::Sub(load_index(d, p, m.index, from + c), hn::Set(d, first));
+      for (std::int64_t t = 0; t < window; ++t)
+        hn::StoreU(hn::IfThenElseZero(hn::Eq(tap, hn::Set(d, static_cast<T>(t))), dy), d, to + t * p.channels + c);
+    }
+    for (; c < p.channels; ++c)
+      for (std::int64_t t = 0; t < window; ++t)
+        to[t * p.channels + c] =
+            load_index_at<T>(p, m.index, from + c) == first + static_cast<T>(t) ? m.x[from + c] : T(0);
+  }
 };
 
 // y = x at the list's place whose window position is the index.
@@ -276,6 +293,18 @@ template <class T> struct AvgPoolGrad {
       m.y[to + c] = sum;
     }
   }
+
+  static HWY_INLINE void spread(const Plan& p, const Pointers<T>& m, std::int64_t from, T* to, T by) {
+    const hn::ScalableTag<T> d;
+    const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d)), window = p.axis[2].window;
+    std::int64_t c = 0;
+    for (; c + lanes <= p.channels; c += lanes) {
+      const auto each = hn::Div(hn::LoadU(d, m.x + from + c), hn::Set(d, by));
+      for (std::int64_t t = 0; t < window; ++t) hn::StoreU(each, d, to + t * p.channels + c);
+    }
+    for (; c < p.channels; ++c)
+      for (std::int64_t t = 0; t < window; ++t) to[t * p.channels + c] = m.x[from + c] / by;
+  }
 };
 
 // Appends a place; a full list is applied first.
@@ -303,12 +332,10 @@ void over_outputs(const Plan& p, const Pointers<T>& m, std::int64_t begin, std::
   for (std::int64_t r = begin; r < end; ++r) {
     const Taps w0 = taps_of(a[0], r / a[1].out % a[0].out), w1 = taps_of(a[1], r % a[1].out);
     const std::int64_t image = r / (a[0].out * a[1].out) * a[0].in;
-    for (std::int64_t k = 0; k < a[2].out; ++k) {
-      const Taps w2 = taps2(k);
-      const std::int64_t to = (r * a[2].out + k) * p.channels;
+    const auto position = [&](std::int64_t k, const Taps& w2) {
+      List<T> l;
       const std::int64_t inside = (w0.hi - w0.lo) * (w1.hi - w1.lo) * (w2.hi - w2.lo);
       const std::int64_t first_tap = (w0.lo * a[1].window + w1.lo) * a[2].window + w2.lo;
-      List<T> l;
       l.start = kAverage ? divisor<T>(p, inside) : static_cast<T>(inside > 0 ? first_tap : 0);
       for (std::int64_t t0 = w0.lo; t0 < w0.hi; ++t0)
         for (std::int64_t t1 = w1.lo; t1 < w1.hi; ++t1) {
@@ -316,10 +343,22 @@ void over_outputs(const Plan& p, const Pointers<T>& m, std::int64_t begin, std::
           const std::int64_t at = (line * a[2].in + w2.start) * p.channels;
           const std::int64_t tap = (t0 * a[1].window + t1) * a[2].window;
           for (std::int64_t t2 = w2.lo; t2 < w2.hi; ++t2)
-            push<T, Op>(p, m, l, to, at + t2 * step, static_cast<T>(tap + t2));
+            push<T, Op>(p, m, l, (r * a[2].out + k) * p.channels, at + t2 * step, static_cast<T>(tap + t2));
         }
       l.last = true;
-      Op::apply(p, m, l, to);
+      return l;
+    };
+    // Windows that lie inside read the same places, each shifted by the stride.
+    const bool repeats = window_size(p) <= List<T>::kSize;
+    for (std::int64_t k = 0; k < a[2].out;) {
+      const Taps w2 = taps2(k);
+      const List<T> l = position(k, w2);
+      Pointers<T> shifted = m;
+      do {
+        Op::apply(p, shifted, l, (r * a[2].out + k) * p.channels);
+        shifted.x += a[2].stride * p.channels;
+        ++k;
+      } while (repeats && w2.hi - w2.lo == a[2].window && k < a[2].out && taps2(k).hi - taps2(k).lo == a[2].window);
     }
   }
 }
@@ -357,6 +396,28 @@ void over_inputs(const Plan& p, const Pointers<T>& m, std::int64_t begin, std::i
   }
 }
 
+// The same where windows do not overlap and tile the last axis: each window's values are read once a row of dx.
+template <class T, class Op, bool kAverage>
+void over_tiles(const Plan& p, const Pointers<T>& m, std::int64_t begin, std::int64_t end) {
+  const Axis(&a)[3] = p.axis;
+  const std::int64_t tile = a[2].window * p.channels, covered = std::min(a[2].out * a[2].window, a[2].in);
+  for (std::int64_t r = begin; r < end; ++r) {
+    const Owners w0 = owners_of(a[0], r / a[1].in % a[0].in), w1 = owners_of(a[1], r % a[1].in);
+    T* const row = m.y + r * a[2].in * p.channels;
+    if (w0.count == 0 || w1.count == 0) {
+      std::fill_n(row, a[2].in * p.channels, T(0));
+      continue;
+    }
+    const std::int64_t image = r / (a[0].in * a[1].in) * a[0].out;
+    const std::int64_t from = ((image + w0.o) * a[1].out + w1.o) * a[2].out * p.channels;
+    const Taps in0 = taps_of(a[0], w0.o), in1 = taps_of(a[1], w1.o);
+    const T value = kAverage ? divisor<T>(p, (in0.hi - in0.lo) * (in1.hi - in1.lo) * a[2].window)
+                             : static_cast<T>((w0.t * a[1].window + w1.t) * a[2].window);
+    for (std::int64_t k = 0; k < a[2].out; ++k) Op::spread(p, m, from + k * p.channels, row + k * tile, value);
+    std::fill_n(row + covered * p.channels, (a[2].in - covered) * p.channels, T(0));
+  }
+}
+
 #define BP_POOL_ROWS(name, driver, op, average)                                                     \
   void name##_f32(const Plan& p, const Pointers<float>& m, std::int64_t begin, std::int64_t end) {  \
     driver<float, op<float>, average>(p, m, begin, end);                                            \
@@ -369,6 +430,8 @@ BP_POOL_ROWS(max_grad_row, over_inputs, MaxPoolGrad, false)
 BP_POOL_ROWS(max_take_row, over_outputs, MaxPoolTake, false)
 BP_POOL_ROWS(avg_row, over_outputs, AvgPool, true)
 BP_POOL_ROWS(avg_grad_row, over_inputs, AvgPoolGrad, true)
+BP_POOL_ROWS(max_grad_tiles, over_tiles, MaxPoolGrad, false)
+BP_POOL_ROWS(avg_grad_tiles, over_tiles, AvgPoolGrad, true)
 #undef BP_POOL_ROWS
 
 }  // namespace bp::cpu::pool::HWY_NAMESPACE
@@ -390,6 +453,8 @@ BP_POOL_EXPORT(max_grad_row)
 BP_POOL_EXPORT(max_take_row)
 BP_POOL_EXPORT(avg_row)
 BP_POOL_EXPORT(avg_grad_row)
+BP_POOL_EXPORT(max_grad_tiles)
+BP_POOL_EXPORT(avg_grad_tiles)
 #undef BP_POOL_EXPORT
 
 namespace {
@@ -405,6 +470,15 @@ Plan plan_of(const PoolSpec& s) {
   p.include_pad = s.count_include_pad;
   p.byte_index = s.index == u8;
   return p;
+}
+
+// Whether no two windows share a place of x, and those of the last axis lie side by side, all inside.
+bool tiles(const PoolSpec& s) {
+  const Plan p = plan_of(s);
+  for (const Axis& a : p.axis)
+    if (a.dilation != 1 || a.stride < a.window) return false;
+  const Axis& last = p.axis[2];
+  return last.stride == last.window && last.pad == 0 && last.out * last.window <= last.in;
 }
 
 template <class T> using RowKernel = void (*)(const Plan&, const Pointers<T>&, std::int64_t begin, std::int64_t end);
@@ -450,8 +524,11 @@ void max_pool(const PoolSpec& spec, const void* x, void* y, void* index, int thr
 }
 
 void max_pool_grad(const PoolSpec& spec, const void* dy, const void* index, void* dx, int threads) {
-  run(spec, true, dy, dx, const_cast<void*>(index), BP_SIMD_DISPATCH(max_grad_row_f32),
-      BP_SIMD_DISPATCH(max_grad_row_f64), threads);
+  void* const places = const_cast<void*>(index);
+  if (tiles(spec))
+    return run(spec, true, dy, dx, places, BP_SIMD_DISPATCH(max_grad_tiles_f32), BP_SIMD_DISPATCH(max_grad_tiles_f64),
+               threads);
+  run(spec, true, dy, dx, places, BP_SIMD_DISPATCH(max_grad_row_f32), BP_SIMD_DISPATCH(max_grad_row_f64), threads);
 }
 
 void max_pool_take(const PoolSpec& spec, const void* x, const void* index, void* y, int threads) {
@@ -464,6 +541,9 @@ void avg_pool(const PoolSpec& spec, const void* x, void* y, int threads) {
 }
 
 void avg_pool_grad(const PoolSpec& spec, const void* dy, void* dx, int threads) {
+  if (tiles(spec))
+    return run(spec, true, dy, dx, nullptr, BP_SIMD_DISPATCH(avg_grad_tiles_f32), BP_SIMD_DISPATCH(avg_grad_tiles_f64),
+               threads);
   run(spec, true, dy, dx, nullptr, BP_SIMD_DISPATCH(avg_grad_row_f32), BP_SIMD_DISPATCH(avg_grad_row_f64), threads);
 }
 
