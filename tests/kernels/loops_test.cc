@@ -387,7 +387,7 @@ TEST(Loops, ComparisonsAreNumbers) {
 
 TEST(Loops, SumsAreAsAccurateAsPairwise) {
   // One and many equal values: naive f32 summation of 2^22 terms of 0.1 is off by 1e-2.
-  for (Size size : {Size{1, 1 << 22}, Size{1 << 22, 1}, Size{1 << 19, 8}, Size{1 << 17, 32}}) {
+  for (Size size : {Size{1, 1 << 22}, Size{1 << 22, 1}, Size{1 << 19, 8}, Size{1 << 17, 32}, Size{1 << 15, 96}}) {
     LoopProgram p = space(size.first, size.second, f32);
     const int x = p.load(p.input(f32, LoopAccess::full(p.rows, p.cols)));
     if (p.rows == 1)

@@ -19,7 +19,8 @@ using Xbyak::Address;
 using Xbyak::Reg64;
 
 // The loops around the steps. flat: the block is one run of elements. rows: row by row, where values vary with the row
-// or rows are reduced. columns: 64 columns at a time down the rows, where columns are reduced.
+// or rows are reduced. columns: 64 columns at a time down the rows, where narrow columns are reduced: in wider rows
+// that would not be how memory is fetched ahead.
 enum class Nest { flat, rows, columns };
 
 // One run of steps on its way to code. Made twice: first to learn how many registers the steps need and what they read,
@@ -30,13 +31,15 @@ class RunCoder {
            const RunNeeds* needs)
       : plan_(plan), steps_(steps), kept_(kept), given_(needs) {
     nest_ = Nest::flat;
+    bool sums_columns = false;
     for (const LoopStep& s : steps_) {
       if (s.span == LoopSpan::rowwise && nest_ == Nest::flat) nest_ = Nest::rows;
-      if (is_wide_accumulator(s)) nest_ = Nest::columns;
+      if (is_wide_accumulator(s)) sums_columns = true;
       folds_ |= is_accumulator(s) && s.span != LoopSpan::rowwise;
       for_reads(s, [&](int slot) { ++reads_[slot]; });
     }
     const std::int64_t cols = plan_.program.cols;
+    if (sums_columns && !accumulate_by_row(static_cast<std::size_t>(cols))) nest_ = Nest::columns;
     periodic_ = nest_ == Nest::flat && plan_.tiles_per_row == 1 && cols > 0 && kFoldedColumns % cols == 0;
     // Long rows read columns once a row rather than copies for each row of the block.
     const bool columns = std::any_of(reads_.begin(), reads_.end(), [&](const auto& r) { return slot(r.first).column; });
@@ -144,7 +147,7 @@ class RunCoder {
     for (std::size_t i = 0; i < used_pointers(); ++i) j_.mov(pointer(i), j_.ptr[j_.rdi + 8 * pointers_[i]]);
     for (const LoopStep& s : steps_)
       if (const bool row = s.reduction >= 0; row || is_accumulator(s)) {
-        if (!row && s.span == LoopSpan::flat) continue;
+        if (!row && !in_registers(s)) continue;
         accumulators_.push_back({&s, {}});
         for (Vec& v : accumulators_.back().sum) v = j_.fresh();
       }
@@ -307,6 +310,8 @@ class RunCoder {
     if (op == LoopOp::row_prod) return j_.vmulps(to, acc.zmm(), x.zmm());
     j_.vmovaps(to, joined(op, acc, x).zmm());
   }
+  // Column sums that are registers while a block is walked.
+  bool in_registers(const LoopStep& s) const { return nest_ == Nest::columns || s.span == LoopSpan::folded; }
   const Vec& sum_of(const LoopStep& s, int v) const {
     const auto own =
         std::find_if(accumulators_.begin(), accumulators_.end(), [&](const Accumulator& a) { return a.step == &s; });
@@ -315,29 +320,25 @@ class RunCoder {
 
   void accumulate(const LoopStep& s) {
     const bool dot = s.op == TileOp::row_dot || s.op == TileOp::column_dot;
-    Vec x = element(s.a);
-    Vec y = dot ? element(s.b) : Vec();
+    const Vec x = element(s.a), y = dot ? element(s.b) : Vec();
     const bool masked = part_ == Part::tail;
     if (s.reduction >= 0) {
       const int v = part_ == Part::main ? vector_ : masked ? 1 : 0;
       return join_into(joining(s.op), sum_of(s, v), dot ? j_.mul(x, y) : x, masked);
     }
-    const bool registers = s.span == LoopSpan::rowwise || (s.span == LoopSpan::folded && part_ == Part::main);
-    if (!registers) return accumulate_in_memory(s, dot ? j_.mul(x, y) : x);
-    const Vec& sum = sum_of(s, vector_);
-    if (dot)
-      j_.vfmadd231ps(sum.zmm(), x.zmm(), y.zmm());
-    else
-      join_into(joining(s.op), sum, x, false);
+    if (in_registers(s) && (nest_ == Nest::columns || part_ == Part::main)) {
+      const Vec& sum = sum_of(s, vector_);
+      if (dot) return j_.vfmadd231ps(sum.zmm(), x.zmm(), y.zmm());
+      return join_into(joining(s.op), sum, x, false);
+    }
+    const Vec old = j_.load(f32, accumulator(s), masked);
+    j_.store(f32, accumulator(s), joined(joining(s.op), old, dot ? j_.mul(x, y) : x), masked);
   }
-  void accumulate_in_memory(const LoopStep& s, const Vec& x) {
-    const auto place = [&] {
-      const Base b = base(s.dst);
-      return s.span == LoopSpan::folded ? j_.ptr[b.reg + j_.r8 * 4 + b.offset]
-                                        : j_.ptr[b.reg + j_.rax * 4 + b.offset + vector_ * 4 * JitVectors::kLanes];
-    };
-    const Vec old = j_.load(f32, place(), part_ == Part::tail);
-    j_.store(f32, place(), joined(joining(s.op), old, x), part_ == Part::tail);
+  // The present vector of an accumulator in memory.
+  Address accumulator(const LoopStep& s) {
+    const Base b = base(s.dst);
+    const Reg64 column = s.span == LoopSpan::folded ? j_.r8 : s.span == LoopSpan::flat ? j_.rax : j_.rcx;
+    return j_.ptr[b.reg + column * 4 + b.offset + vector_ * 4 * JitVectors::kLanes];
   }
 
   // The sums start at what changes nothing: for columns, -0.

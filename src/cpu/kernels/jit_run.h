@@ -19,7 +19,7 @@ inline bool is_accumulator(const LoopStep& s) {
 inline bool is_wide_accumulator(const LoopStep& s) { return is_accumulator(s) && s.span == LoopSpan::rowwise; }
 
 // Nothing where the steps need more registers than there are. kept[s]: slot s must be in memory afterwards.
-// Row reductions and wide accumulators must not meet in one run, nor other accumulators and steps by row.
+// Row reductions and accumulators down registers must not meet in one run, nor other accumulators and steps by row.
 std::optional<RunNeeds> needs_of_run(const CompiledLoop::Plan& plan, std::span<const LoopStep> steps,
                                      const std::vector<bool>& kept);
 

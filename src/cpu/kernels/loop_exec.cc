@@ -253,7 +253,7 @@ class Worker {
     }
     const std::int64_t end = std::min(plan_.blocks, (chunk + 1) * plan_.chunk_blocks);
     for (std::int64_t b = chunk * plan_.chunk_blocks; b < end;) {
-      const std::int64_t stop = std::min(end, b + Plan::kFlushBlocks);
+      const std::int64_t stop = std::min(end, b + plan_.flush_blocks());
       run_blocks(b, stop);
       b = stop;
       if (plan_.direct_accumulators()) break;

@@ -61,9 +61,10 @@ class Replacement {
   }
 
   // Sums over rows and over columns ask for other nests, and folded columns for a flat one.
-  static bool agrees(const std::vector<LoopStep>& steps, std::size_t begin, std::size_t at) {
-    const auto clash = [](const LoopStep& a, const LoopStep& b) {
-      if (is_wide_accumulator(a) && b.reduction >= 0) return true;
+  bool agrees(const std::vector<LoopStep>& steps, std::size_t begin, std::size_t at) const {
+    const bool by_row = accumulate_by_row(static_cast<std::size_t>(plan_.program.cols));
+    const auto clash = [&](const LoopStep& a, const LoopStep& b) {
+      if (is_wide_accumulator(a) && !by_row && b.reduction >= 0) return true;
       return is_accumulator(a) && a.span != LoopSpan::rowwise && b.span == LoopSpan::rowwise;
     };
     for (std::size_t i = begin; i < at; ++i)

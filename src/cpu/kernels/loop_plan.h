@@ -2,6 +2,7 @@
 // loop_compile.cc writes it, loop_exec.cc runs it.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -129,10 +130,13 @@ struct CompiledLoop::Plan {
   double ns = 0;                  // estimated time on one thread
 
   // Few blocks: accumulators go to the output without partial results.
-  bool direct_accumulators() const noexcept { return chunks <= 1 && blocks <= kFlushBlocks; }
+  bool direct_accumulators() const noexcept { return chunks <= 1 && blocks <= flush_blocks(); }
   // An accumulator in the compute dtype takes this many blocks before it joins an f64 partial result: short chains of
   // f32 roundings.
-  static constexpr std::int64_t kFlushBlocks = 32;
+  std::int64_t flush_blocks() const noexcept {
+    constexpr std::int64_t kMost = 32, kRows = 256;
+    return accumulate_by_row(static_cast<std::size_t>(program.cols)) ? std::clamp<std::int64_t>(kRows / block_rows, 1, kMost) : kMost;
+  }
 
   std::size_t element_bytes() const noexcept { return size_of(program.compute); }
   std::size_t thread_bytes() const noexcept;

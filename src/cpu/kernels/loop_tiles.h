@@ -13,6 +13,8 @@ namespace bp::cpu {
 // A tile is `rows` x `n` contiguous elements. An operand is either such a tile or a scalar per row (element r serves
 // row r). dst may be the same memory as a tile operand. Reductions write one element per row to dst; accumulators
 // combine a (and b) into dst.
+// Accumulators of more than 64 columns take the rows one after another, others the rows' own result.
+constexpr bool accumulate_by_row(std::size_t n) { return n > 64; }
 using TileFn = void (*)(void* dst, const void* a, const void* b, const void* c, std::size_t rows, std::size_t n);
 
 // Tile instructions: the element-wise, selecting and reducing LoopOps under their own number, then macro-instructions.

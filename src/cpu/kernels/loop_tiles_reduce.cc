@@ -18,6 +18,7 @@ namespace {
 
 struct Sum {
   template <class T> static constexpr T start() { return 0; }
+  template <class T> static constexpr T nothing() { return -T{0}; }  // joined with x, gives x
   template <class D, class V> static HWY_INLINE V join(D, V acc, V x) { return hn::Add(acc, x); }
 };
 struct Prod {
@@ -26,10 +27,12 @@ struct Prod {
 };
 struct Max {
   template <class T> static constexpr T start() { return -std::numeric_limits<T>::infinity(); }
+  template <class T> static constexpr T nothing() { return start<T>(); }
   template <class D, class V> static HWY_INLINE V join(D, V acc, V x) { return nan_max(acc, x); }
 };
 struct Min {
   template <class T> static constexpr T start() { return std::numeric_limits<T>::infinity(); }
+  template <class T> static constexpr T nothing() { return start<T>(); }
   template <class D, class V> static HWY_INLINE V join(D, V acc, V x) { return nan_min(acc, x); }
 };
 
@@ -95,30 +98,34 @@ void pick(void* dst_, const void* a_, const void* b_, const void* c_, std::size_
   }
 }
 
-// The rows' terms in kVectors vectors of columns from i on, joined with acc.
+template <class R, bool kDot, class D, class V> HWY_INLINE V accumulated(D d, V acc, V x, V y, bool row_by_row) {
+  if constexpr (kDot) return row_by_row ? R::join(d, acc, hn::Mul(x, y)) : hn::MulAdd(x, y, acc);
+  return R::join(d, acc, x);
+}
+
+// The rows' terms in kVectors vectors of columns, joined with acc: row after row, or their own result at the end.
 template <class R, bool kDot, std::size_t kVectors, class D, class T>
-HWY_INLINE void accumulate_columns(D d, T* acc, const T* a, const T* b, std::size_t rows, std::size_t n) {
+HWY_INLINE void accumulate_columns(D d, T* acc, const T* a, const T* b, std::size_t rows, std::size_t n,
+                                   bool row_by_row) {
   const std::size_t lanes = hn::Lanes(d);
   hn::Vec<D> s[kVectors];
 #pragma GCC unroll 4
-  for (std::size_t k = 0; k < kVectors; ++k) s[k] = term<kDot>(d, a, b, k * lanes);
-  for (std::size_t r = 1; r < rows; ++r) {
-    a += n, b += kDot ? n : 0;
+  for (std::size_t k = 0; k < kVectors; ++k)
+    s[k] = row_by_row ? hn::LoadU(d, acc + k * lanes) : hn::Set(d, R::template nothing<T>());
+  for (std::size_t r = 0; r < rows; ++r, a += n, b += kDot ? n : 0) {
 #pragma GCC unroll 4
     for (std::size_t k = 0; k < kVectors; ++k) {
       const auto x = hn::LoadU(d, a + k * lanes);
-      if constexpr (kDot)
-        s[k] = hn::MulAdd(x, hn::LoadU(d, b + k * lanes), s[k]);
-      else
-        s[k] = R::join(d, s[k], x);
+      s[k] = accumulated<R, kDot>(d, s[k], x, kDot ? hn::LoadU(d, b + k * lanes) : x, row_by_row);
     }
   }
 #pragma GCC unroll 4
   for (std::size_t k = 0; k < kVectors; ++k)
-    hn::StoreU(R::join(d, hn::LoadU(d, acc + k * lanes), s[k]), d, acc + k * lanes);
+    hn::StoreU(row_by_row ? s[k] : R::join(d, hn::LoadU(d, acc + k * lanes), s[k]), d, acc + k * lanes);
 }
 
-// The rows of a block are joined in registers: an accumulator is read and written once a block.
+// The rows of a block are joined in registers: an accumulator is read and written once a block. Rows that
+// accumulate_by_row join it one after another, so that machine code may walk along them for the same bits.
 template <class T, class R, bool kDot>
 void accumulate(void* dst_, const void* a_, const void* b_, const void*, std::size_t rows, std::size_t n) {
   const hn::ScalableTag<T> d;
@@ -126,24 +133,19 @@ void accumulate(void* dst_, const void* a_, const void* b_, const void*, std::si
   T* dst = static_cast<T*>(dst_);
   const T* a = static_cast<const T*>(a_);
   const T* b = static_cast<const T*>(b_);
+  const bool by_row = accumulate_by_row(n);
   if (rows == 0) return;
   std::size_t i = 0;
-  for (; i + 4 * lanes <= n; i += 4 * lanes) accumulate_columns<R, kDot, 4>(d, dst + i, a + i, b + i, rows, n);
-  for (; i + lanes <= n; i += lanes) accumulate_columns<R, kDot, 1>(d, dst + i, a + i, b + i, rows, n);
+  for (; i + 4 * lanes <= n; i += 4 * lanes) accumulate_columns<R, kDot, 4>(d, dst + i, a + i, b + i, rows, n, by_row);
+  for (; i + lanes <= n; i += lanes) accumulate_columns<R, kDot, 1>(d, dst + i, a + i, b + i, rows, n, by_row);
   if (i == n) return;
   const auto m = hn::FirstN(d, n - i);
-  const auto tail = [&](std::size_t r) HWY_ATTR {
+  auto s = by_row ? load_first(d, m, dst + i) : hn::Set(d, R::template nothing<T>());
+  for (std::size_t r = 0; r < rows; ++r) {
     const auto x = load_first(d, m, a + r * n + i);
-    return kDot ? hn::Mul(x, load_first(d, m, b + r * n + i)) : x;
-  };
-  auto s = tail(0);
-  for (std::size_t r = 1; r < rows; ++r) {
-    if constexpr (kDot)
-      s = hn::MulAdd(load_first(d, m, a + r * n + i), load_first(d, m, b + r * n + i), s);
-    else
-      s = R::join(d, s, tail(r));
+    s = accumulated<R, kDot>(d, s, x, kDot ? load_first(d, m, b + r * n + i) : x, by_row);
   }
-  hn::BlendedStore(R::join(d, load_first(d, m, dst + i), s), m, d, dst + i);
+  hn::BlendedStore(by_row ? s : R::join(d, load_first(d, m, dst + i), s), m, d, dst + i);
 }
 
 template <class T> void fill(TileTable& t) {
