@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "base/flush_denormals.h"
 #include "base/isa.h"
 #include "bp/rng.h"
 #include "cpu/kernels/loop_jit.h"
@@ -118,6 +119,46 @@ TEST(MachineCode, LongProgramsFallIntoPieces) {
   EXPECT_EQ(first != std::string::npos && text.find("machine code", first + 1) != std::string::npos,
             machine_code_wanted())
       << text;
+}
+
+// A row goes through all phases in one piece of code, values of the row too; what has no code waits for the block.
+TEST(MachineCode, PhasesOfARowAreOnePiece) {
+  for (std::int64_t cols : {17, 64, 96, 192, 203})
+    for (std::int64_t rows : {5, 41, 700}) {
+      LoopProgram p = space(rows, cols, f32);
+      const auto full = LoopAccess::full(rows, cols), row = LoopAccess::per_row(rows);
+      const int x = p.load(p.input(f32, full)), gain = p.load(p.input(f32, LoopAccess::per_column()));
+      const int scale = p.load(p.input(f32, row));
+      const int e = p.unary(LoopOp::exp, p.binary(LoopOp::sub, x, p.reduce(LoopOp::row_max, x)));
+      const int sum = p.reduce(LoopOp::row_sum, e), inverse = p.unary(LoopOp::reciprocal, sum);
+      const int y = p.binary(LoopOp::mul, p.binary(LoopOp::mul, e, inverse), gain);
+      const int square = p.reduce(LoopOp::row_sum, p.binary(LoopOp::mul, y, y));
+      const int rest = p.binary(LoopOp::mul, y, p.binary(LoopOp::div, p.unary(LoopOp::sqrt, square), scale));
+      for (int v : {y, rest}) p.store(p.output(f32, full), v);
+      for (int v : {inverse, p.unary(LoopOp::log, sum)}) p.store(p.output(f32, row), v);
+      p.column(LoopOp::column_sum, p.output(f32, LoopAccess::per_column()), rest);
+      const std::string text = CompiledLoop(p).explain();
+      const auto piece = text.find("machine code, for each row");
+      EXPECT_EQ(piece != std::string::npos, machine_code_wanted()) << text;
+      const std::vector<std::vector<float>> inputs = {hard_values(rows * cols, 3), hard_values(cols, 1),
+                                                      hard_values(rows, 2)};
+      const auto tiles = run(p, inputs, LoopCode::tiles), code = run(p, inputs, LoopCode::machine);
+      for (std::size_t k = 0; k < tiles.size(); ++k)
+        EXPECT_EQ(tiles[k], code[k]) << rows << " x " << cols << ", output " << k;
+    }
+}
+
+// Results below the normal numbers are rounded, or flushed, as those of tiles.
+TEST(MachineCode, ExponentialsVanishAsInTiles) {
+  std::vector<float> x;
+  for (int i = 0; i < 2000; ++i) x.push_back(-85.0f - 0.01f * static_cast<float>(i));
+  for (bool flush : {false, true}) {
+    const FlushDenormals denormals(flush);
+    for (LoopOp op : {LoopOp::exp, LoopOp::sigmoid}) {
+      LoopProgram p = space(1, 2000, f32);
+      expect_same_bits(p, p.unary(op, p.load(p.input(f32, LoopAccess::full(1, 2000)))), {x}, name_of(op));
+    }
+  }
 }
 
 TEST(MachineCode, IsForAvx512) { EXPECT_FALSE(machine_code_wanted() && running_isa() != Isa::avx512); }

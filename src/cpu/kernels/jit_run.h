@@ -1,4 +1,4 @@
-// Machine code of one run of tile steps. Used by loop_jit.cc only.
+// Machine code of one run of steps. Used by loop_jit.cc only.
 #pragma once
 
 #include <cstddef>
@@ -19,12 +19,13 @@ inline bool is_accumulator(const LoopStep& s) {
 inline bool is_wide_accumulator(const LoopStep& s) { return is_accumulator(s) && s.span == LoopSpan::rowwise; }
 
 // Nothing where the steps need more registers than there are. kept[s]: slot s must be in memory afterwards.
-// Row reductions and accumulators down registers must not meet in one run, nor other accumulators and steps by row.
-std::optional<RunNeeds> needs_of_run(const CompiledLoop::Plan& plan, std::span<const LoopStep> steps,
+// Row reductions and accumulators down registers must not meet in one run, nor other accumulators and steps by row; of
+// several stages, rows are whole and accumulators go row by row.
+std::optional<RunNeeds> needs_of_run(const CompiledLoop::Plan& plan, std::span<const LoopStage> stages,
                                      const std::vector<bool>& kept);
 
 // A LoopCodeFn that does not depend on its address; the scratch of its slots is laid out.
-std::vector<std::byte> code_of_run(const CompiledLoop::Plan& plan, std::span<const LoopStep> steps,
+std::vector<std::byte> code_of_run(const CompiledLoop::Plan& plan, std::span<const LoopStage> stages,
                                    const std::vector<bool>& kept, const RunNeeds& needs);
 
 }  // namespace bp::cpu

@@ -124,6 +124,16 @@ JitVectors::Vec JitVectors::of_two(TwoOperands instruction, const Arg& a, const 
   (this->*instruction)(v.zmm(), x.zmm(), last(b).operand());
   return v;
 }
+// Division and roots take their time by the lane.
+Xbyak::Xmm JitVectors::needed_lanes(const Vec& a) const {
+  return first_lane_only_ ? Xbyak::Xmm(a.zmm().getIdx()) : Xbyak::Xmm(a.zmm());
+}
+JitVectors::Vec JitVectors::div(const Arg& a, const Arg& b) {
+  const Vec x = loaded(a), y = loaded(b);
+  Vec v = fresh();
+  vdivps(needed_lanes(v), needed_lanes(x), needed_lanes(y));
+  return v;
+}
 JitVectors::Vec JitVectors::add(const Arg& a, const Arg& b) {
   return a.vec ? of_two(&CodeGenerator::vaddps, a, b) : of_two(&CodeGenerator::vaddps, b, a);
 }
@@ -131,7 +141,6 @@ JitVectors::Vec JitVectors::mul(const Arg& a, const Arg& b) {
   return a.vec ? of_two(&CodeGenerator::vmulps, a, b) : of_two(&CodeGenerator::vmulps, b, a);
 }
 JitVectors::Vec JitVectors::sub(const Arg& a, const Arg& b) { return of_two(&CodeGenerator::vsubps, a, b); }
-JitVectors::Vec JitVectors::div(const Arg& a, const Arg& b) { return of_two(&CodeGenerator::vdivps, a, b); }
 JitVectors::Vec JitVectors::max_second(const Arg& a, const Arg& b) { return of_two(&CodeGenerator::vmaxps, a, b); }
 JitVectors::Vec JitVectors::min_second(const Arg& a, const Arg& b) { return of_two(&CodeGenerator::vminps, a, b); }
 
@@ -177,6 +186,11 @@ JitVectors::Vec JitVectors::abs(const Vec& a) {
   vpandd(v.zmm(), a.zmm(), last(0x7fffffffu).operand());
   return v;
 }
+JitVectors::Vec JitVectors::neg_abs(const Vec& a) {
+  Vec v = fresh();
+  vpord(v.zmm(), a.zmm(), last(0x80000000u).operand());
+  return v;
+}
 JitVectors::Vec JitVectors::copy_sign(const Vec& size, const Vec& sign) {
   const Vec out = in_place(loaded(0x80000000u));
   vpternlogd(out.zmm(), sign.zmm(), size.zmm(), 0xca);  // the mask chooses: sign where it is set, size elsewhere
@@ -184,7 +198,7 @@ JitVectors::Vec JitVectors::copy_sign(const Vec& size, const Vec& sign) {
 }
 JitVectors::Vec JitVectors::sqrt(const Vec& a) {
   Vec v = fresh();
-  vsqrtps(v.zmm(), a.zmm());
+  vsqrtps(needed_lanes(v), needed_lanes(a));
   return v;
 }
 JitVectors::Vec JitVectors::rounded(const Vec& a, int how) {
@@ -210,35 +224,27 @@ JitVectors::Vec JitVectors::where(const Arg& yes, const Vec& no) {
 
 // ---- functions: see simd_math-inl.h for what they are
 
-JitVectors::ExpParts JitVectors::exp_parts(const Vec& x) {
+// In place of a product with the power of two whose bits the tiles make: rounded alike, beyond the normal numbers too.
+JitVectors::Vec JitVectors::scaled(const Vec& a, const Vec& exponent) {
+  Vec v = fresh();
+  vscalefps(v.zmm(), a.zmm(), exponent.zmm());
+  return v;
+}
+
+// exp(x) where its exponent fits: 2^n (growth + 1).
+JitVectors::Vec JitVectors::normal_exp(const Vec& x) {
   constexpr double magic = 12582912.0 + 127;
-  Vec shifted = fma(x, 1.442695040888963407359924681, magic);
-  const Vec n = sub(shifted, magic);
+  const Vec n = sub(fma(x, 1.442695040888963407359924681, magic), magic);
   const Vec r = nfma(n, -2.12194440e-4, nfma(n, 0.693359375, x));
   const Vec s = mul(r, r);
   const Vec low = fma(r, 0.16666521, 0.49999994);
   Vec high = fma(r, 0.008368736, 0.04166839);
   high = fma(s, 0.0013814558, high);
   const Vec inner = fma(std::move(high), s, low);
-  Vec exponent = in_place(std::move(shifted));
-  vpslld(exponent.zmm(), exponent.zmm(), 23);
-  return {fma(inner, s, r), exponent};
-}
-JitVectors::Vec JitVectors::normal_exp(const Vec& x) {
-  const ExpParts e = exp_parts(x);
-  return fma(e.growth, e.exponent, e.exponent);
+  return scaled(add(fma(inner, s, r), 1.0), n);
 }
 
-JitVectors::Vec JitVectors::exp(const Vec& x) {
-  const Vec y = min_second(89.0, max_second(-104.0, x));
-  const ExpParts e = exp_parts(y);
-  vpmovd2m(k2, y.zmm());
-  const Vec last_factor = where(0x1p-64, loaded(0x1p64));
-  const Vec power = fresh();
-  vpsubd(power.zmm(), e.exponent.zmm(), last_factor.zmm());
-  vpaddd(power.zmm(), power.zmm(), last(127u << 23).operand());
-  return mul(fma(e.growth, power, power), last_factor);
-}
+JitVectors::Vec JitVectors::exp(const Vec& x) { return normal_exp(min_second(89.0, max_second(-104.0, x))); }
 
 JitVectors::Vec JitVectors::tanh(const Vec& x) {
   const Vec size = abs(x);
@@ -256,7 +262,7 @@ JitVectors::Vec JitVectors::tanh(const Vec& x) {
 }
 
 JitVectors::Vec JitVectors::sigmoid(const Vec& x) {
-  const Vec e = exp(neg(abs(x)));
+  const Vec e = normal_exp(max_second(-104.0, neg_abs(x)));
   compare(x, 0.0, kLt);
   const Vec above = where(e, loaded(1.0));
   return div(above, add(e, 1.0));

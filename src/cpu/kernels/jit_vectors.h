@@ -73,6 +73,8 @@ class JitVectors : public Xbyak::CodeGenerator {
   Vec loaded(const Arg& a);
   Vec broadcast(const Xbyak::Address& from);
   void keep(std::uint32_t constant) { constants_[constant].kept = loaded(Arg(constant)); }
+  // From now on values may be right in their first lane only.
+  void first_lane_only(bool only) { first_lane_only_ = only; }
   int most_in_use() const noexcept { return most_in_use_; }
   // How often each constant was read.
   std::map<std::uint32_t, int> constant_uses() const;
@@ -98,6 +100,7 @@ class JitVectors : public Xbyak::CodeGenerator {
   Vec min_nan(const Vec& a, const Vec& b);
   Vec neg(const Vec& a);
   Vec abs(const Vec& a);
+  Vec neg_abs(const Vec& a);
   Vec copy_sign(const Vec& size, const Vec& sign);
   Vec sqrt(const Vec& a);
   Vec rounded(const Vec& a, int how);                       // vrndscaleps: 8 nearest, 9 down, 10 up, 11 to zero
@@ -120,9 +123,6 @@ class JitVectors : public Xbyak::CodeGenerator {
     Vec kept;
     int uses = 0;
   };
-  struct ExpParts {
-    Vec growth, exponent;
-  };
   // The last operand of an instruction.
   struct Last {
     const Xbyak::Operand& operand() const { return in_register ? static_cast<const Xbyak::Operand&>(zmm) : memory; }
@@ -139,12 +139,14 @@ class JitVectors : public Xbyak::CodeGenerator {
   Vec fused(ThreeOperands form213, ThreeOperands form132, Vec a, const Arg& b, const Arg& c);
   Vec in_place(Vec a);
   Vec bf16_bits(const Vec& a);
-  ExpParts exp_parts(const Vec& x);
+  Vec scaled(const Vec& a, const Vec& exponent);
+  Xbyak::Xmm needed_lanes(const Vec& a) const;
   Vec normal_exp(const Vec& x);
 
   std::unique_ptr<std::uint8_t[]> memory_;
   std::array<int, kRegisters> held_{};
   int in_use_ = 0, most_in_use_ = 0;
+  bool first_lane_only_ = false;
   std::map<std::uint32_t, Constant> constants_;
 };
 

@@ -70,7 +70,7 @@ class Compiler {
   void choose_geometry() {
     // With values in registers a block need not leave room for them in the cache: long ones cost fewer calls. Small
     // loops keep short ones, and small models small workspaces.
-    const bool coded = p_.rows * p_.cols >= (1 << 16) && runs_as_code(p_);
+    const bool large = p_.rows * p_.cols >= (1 << 16), coded = large && runs_as_code(p_);
     const std::int64_t unit = esize() == 4 ? 512 : 256, resident = 4 * unit;
     const std::int64_t tile = coded && nodes_.last_phase() == 0 ? 4 * unit : unit;
     const bool accumulates =
@@ -78,8 +78,7 @@ class Compiler {
     const std::int64_t rows = p_.rows, cols = p_.cols, limit = nodes_.last_phase() > 0 ? resident : tile;
     plan_.by_columns = cols > limit && !accumulates && rows <= 4;
     if (cols <= limit) {
-      // Rows that are read again and again pay once a block for it; from memory short blocks overlap better.
-      const std::int64_t block = nodes_.last_phase() > 0 && !from_memory() ? 2 * tile : tile;
+      const std::int64_t block = nodes_.last_phase() > 0 ? phased_block(large, tile) : tile;
       plan_.tile = cols;
       plan_.block_rows =
           std::clamp<std::int64_t>(block / std::max<std::int64_t>(cols, 1), 1, std::max<std::int64_t>(rows, 1));
@@ -103,6 +102,13 @@ class Compiler {
         plan_.chunk_tiles = std::max<std::int64_t>(8192 / plan_.tile, (plan_.tiles_per_row + 63) / 64);
       plan_.chunks = (plan_.tiles_per_row + plan_.chunk_tiles - 1) / plan_.chunk_tiles;
     }
+  }
+
+  // Rows that are read again and again pay once a block for it. Machine code goes through the phases row by row; of
+  // tiles from memory short blocks overlap better.
+  std::int64_t phased_block(bool large, std::int64_t tile) const {
+    if (large && esize() == 4 && machine_code_wanted()) return 4 * tile;
+    return from_memory() ? tile : 2 * tile;
   }
 
   // ---- slots ----
@@ -491,7 +497,8 @@ class Compiler {
           f(s);
           continue;
         }
-        for (const LoopStep& inner : plan_.runs[static_cast<std::size_t>(s.run)].steps) f(inner);
+        for (const LoopStage& stage : plan_.runs[static_cast<std::size_t>(s.run)].stages)
+          for (const LoopStep& inner : stage.tile_steps) f(inner);
       }
   }
   // Registers, but for the values that only code sees.
@@ -499,8 +506,9 @@ class Compiler {
     std::vector<bool> out(plan_.slots.size());
     for (std::size_t v = 0; v < out.size(); ++v) out[v] = plan_.slots[v].kind == LoopSlot::Kind::tile_register;
     for (const LoopRun& run : plan_.runs)
-      for (const LoopStep& s : run.steps)
-        if (!run.kept[static_cast<std::size_t>(s.dst)]) out[static_cast<std::size_t>(s.dst)] = false;
+      for (const LoopStage& stage : run.stages)
+        for (const LoopStep& s : stage.tile_steps)
+          if (!run.kept[static_cast<std::size_t>(s.dst)]) out[static_cast<std::size_t>(s.dst)] = false;
     return out;
   }
 

@@ -447,7 +447,10 @@ void explain_steps(std::string& out, const char* title, const Plan& plan, const 
   out += fmt::format("  {}\n", title);
   for (const LoopStep& s : steps)
     if (s.run >= 0)
-      explain_steps(out, "  machine code", plan, plan.runs[static_cast<std::size_t>(s.run)].steps);
+      for (const LoopStage& stage : plan.runs[static_cast<std::size_t>(s.run)].stages) {
+        explain_steps(out, "  machine code, for each row", plan, stage.row_steps);
+        explain_steps(out, "  machine code", plan, stage.tile_steps);
+      }
     else
       out += fmt::format("    s{} = {} s{} s{} s{} ({})\n", s.dst, s.fn ? op_name(s.op) : "transfer", s.a, s.b, s.c,
                          span_name(s.span));

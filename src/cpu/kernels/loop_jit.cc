@@ -19,6 +19,11 @@ namespace {
 
 using Plan = CompiledLoop::Plan;
 
+void mark_reads(std::span<const LoopStep> steps, std::vector<bool>& out) {
+  for (const LoopStep& s : steps)
+    for (int v : {s.a, s.b, s.c}) out[static_cast<std::size_t>(v)] = true;
+}
+
 class Replacement {
  public:
   explicit Replacement(Plan& plan) : plan_(plan) {}
@@ -85,12 +90,13 @@ class Replacement {
     for (std::size_t to = end; to > begin; to = begin + (to - begin) * 3 / 4) {
       const std::span<const LoopStep> run(steps.data() + begin, to - begin);
       if (run.size() == 1 && !gains(run[0])) break;
+      std::vector<LoopStage> stages(1);
+      stages[0].tile_steps.assign(run.begin(), run.end());
       std::vector<bool> in_memory = kept(steps, begin, to);
-      const std::optional<RunNeeds> needs = needs_of_run(plan_, run, in_memory);
+      const std::optional<RunNeeds> needs = needs_of_run(plan_, stages, in_memory);
       if (!needs) continue;
-      plan_.column_rows = std::max(plan_.column_rows, needs->column_rows);
       out.push_back({.span = LoopSpan::flat, .run = static_cast<int>(plan_.runs.size())});
-      plan_.runs.push_back({{run.begin(), run.end()}, std::move(in_memory), *needs, nullptr});
+      plan_.runs.push_back({std::move(stages), std::move(in_memory), *needs, nullptr});
       return to;
     }
     out.push_back(steps[begin]);
@@ -101,24 +107,157 @@ class Replacement {
   std::vector<bool> kept(const std::vector<LoopStep>& steps, std::size_t begin, std::size_t end) const {
     std::vector<bool> out(plan_.slots.size());
     for (std::size_t i = 0; i < out.size(); ++i) out[i] = plan_.slots[i].kind != LoopSlot::Kind::tile_register;
-    const auto mark = [&](const LoopStep& s) {
-      for (int v : {s.a, s.b, s.c}) out[static_cast<std::size_t>(v)] = true;
-    };
     for (const LoopPhase& p : plan_.phases) {
-      for (const LoopStep& s : p.row_steps) mark(s);
+      mark_reads(p.row_steps, out);
       if (&p.tile_steps == &steps) {
-        for (std::size_t i = end; i < steps.size(); ++i) mark(steps[i]);
-        for (std::size_t i = 0; i < begin; ++i) mark(steps[i]);
+        mark_reads(std::span(steps).subspan(end), out);
+        mark_reads(std::span(steps).first(begin), out);
       } else {
-        for (const LoopStep& s : p.tile_steps) mark(s);
+        mark_reads(p.tile_steps, out);
       }
     }
     for (const LoopRun& run : plan_.runs)
-      for (const LoopStep& s : run.steps) mark(s);
+      for (const LoopStage& stage : run.stages) mark_reads(stage.tile_steps, out);
     return out;
   }
 
   Plan& plan_;
+};
+
+// Joins runs of consecutive phases: each row goes through all of them while it is in the first cache, and what is
+// computed of a row stays in registers. The run is the last one of its first phase, all of those between and the first
+// one of its last phase.
+class Joining {
+ public:
+  explicit Joining(Plan& plan) : plan_(plan), phases_(plan.phases) {}
+
+  void join() {
+    if (plan_.tiles_per_row != 1) return;
+    for (std::size_t first = 0; first + 1 < phases_.size();) {
+      std::size_t last = reach(first);
+      while (last > first && !join(first, last)) --last;
+      first = std::max(last, first + 1);
+    }
+    renumber();
+  }
+
+ private:
+  const LoopRun* run_of(const LoopStep& s) const {
+    return s.run < 0 ? nullptr : &plan_.runs[static_cast<std::size_t>(s.run)];
+  }
+  // Column sums that rows join one after another.
+  bool by_row(const LoopRun& run) const {
+    const bool wide = accumulate_by_row(static_cast<std::size_t>(plan_.program.cols));
+    const std::vector<LoopStep>& steps = run.stages[0].tile_steps;
+    return std::none_of(steps.begin(), steps.end(),
+                        [&](const LoopStep& s) { return is_accumulator(s) && !(wide && is_wide_accumulator(s)); });
+  }
+  bool joins(const LoopStep& s) const { return run_of(s) != nullptr && by_row(*run_of(s)); }
+  std::size_t reach(std::size_t first) const {
+    std::size_t last = first;
+    if (phases_[first].tile_steps.empty() || !joins(phases_[first].tile_steps.back())) return first;
+    while (last + 1 < phases_.size()) {
+      const std::vector<LoopStep>& next = phases_[last + 1].tile_steps;
+      if (next.empty() || !joins(next.front())) break;
+      ++last;
+      if (next.size() > 1) break;
+    }
+    return last;
+  }
+
+  bool join(std::size_t first, std::size_t last) {
+    std::vector<LoopStage> stages;
+    std::vector<std::vector<LoopStep>> later(phases_.size());  // row steps that have no code
+    if (!collect(first, last, stages, later)) return false;
+    LoopStep& place = phases_[first].tile_steps.back();
+    std::vector<bool> in_memory = kept(first, last, stages, later);
+    const std::optional<RunNeeds> needs = needs_of_run(plan_, stages, in_memory);
+    if (!needs) return false;
+    for (std::size_t k = first + 1; k <= last; ++k) {
+      phases_[k].row_steps = std::move(later[k]);
+      phases_[k].tile_steps.erase(phases_[k].tile_steps.begin());
+    }
+    plan_.runs[static_cast<std::size_t>(place.run)] = {std::move(stages), std::move(in_memory), *needs, nullptr};
+    return true;
+  }
+
+  // The stages, and the row steps that wait until the block is done; false where elements need one of those.
+  bool collect(std::size_t first, std::size_t last, std::vector<LoopStage>& stages,
+               std::vector<std::vector<LoopStep>>& later) const {
+    std::vector<bool> late(plan_.slots.size());
+    const auto reads_late = [&](const LoopStep& s) {
+      return late[static_cast<std::size_t>(s.a)] || late[static_cast<std::size_t>(s.b)] ||
+             late[static_cast<std::size_t>(s.c)];
+    };
+    for (std::size_t k = first; k <= last; ++k) {
+      LoopStage stage;
+      for (const LoopStep& s : k == first ? std::vector<LoopStep>() : phases_[k].row_steps) {
+        const bool coded = s.fn != nullptr && !s.only_first && has_code(s.op) && !reads_late(s);
+        (coded ? stage.row_steps : later[k]).push_back(s);
+        if (!coded && s.dst != 0) late[static_cast<std::size_t>(s.dst)] = true;
+      }
+      const std::vector<LoopStep>& tiles = phases_[k].tile_steps;
+      stage.tile_steps = run_of(k == first ? tiles.back() : tiles.front())->stages[0].tile_steps;
+      if (std::any_of(stage.tile_steps.begin(), stage.tile_steps.end(), reads_late)) return false;
+      stages.push_back(std::move(stage));
+    }
+    return true;
+  }
+
+  // Slots that steps outside the run read, that another stage reads as elements, or that are memory of their own.
+  std::vector<bool> kept(std::size_t first, std::size_t last, const std::vector<LoopStage>& stages,
+                         const std::vector<std::vector<LoopStep>>& later) const {
+    std::vector<bool> out(plan_.slots.size());
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = plan_.slots[i].kind != LoopSlot::Kind::tile_register;
+    for (const LoopStage& stage : stages) {
+      const auto own = [&](const LoopStep& s) {
+        if (plan_.slots[static_cast<std::size_t>(s.dst)].kind == LoopSlot::Kind::scratch)
+          out[static_cast<std::size_t>(s.dst)] = false;
+      };
+      for (const LoopStep& s : stage.row_steps) own(s);
+      for (const LoopStep& s : stage.tile_steps)
+        if (s.reduction >= 0) own(s);
+    }
+    for (std::size_t k = 0; k < phases_.size(); ++k) {
+      const bool inside = k > first && k <= last;
+      mark_reads(inside ? later[k] : phases_[k].row_steps, out);
+      for (std::size_t i = 0; i < phases_[k].tile_steps.size(); ++i) {
+        const bool own = inside ? i == 0 : k == first && i + 1 == phases_[k].tile_steps.size();
+        if (!own) mark(phases_[k].tile_steps[i], out);
+      }
+    }
+    for (std::size_t k = 0; k < stages.size(); ++k) mark_other_stages(stages, k, out);
+    return out;
+  }
+  void mark(const LoopStep& s, std::vector<bool>& out) const {
+    mark_reads(std::span(&s, 1), out);
+    if (const LoopRun* run = run_of(s))
+      for (const LoopStage& stage : run->stages) {
+        mark_reads(stage.row_steps, out);
+        mark_reads(stage.tile_steps, out);
+      }
+  }
+  // Elements that stage k computes and later ones read.
+  void mark_other_stages(const std::vector<LoopStage>& stages, std::size_t k, std::vector<bool>& out) const {
+    std::vector<bool> read(plan_.slots.size());
+    for (std::size_t i = k + 1; i < stages.size(); ++i) mark_reads(stages[i].tile_steps, read);
+    for (const LoopStep& s : stages[k].tile_steps)
+      if (s.reduction < 0 && read[static_cast<std::size_t>(s.dst)]) out[static_cast<std::size_t>(s.dst)] = true;
+  }
+
+  void renumber() {
+    std::vector<LoopRun> runs;
+    for (LoopPhase& p : phases_)
+      for (LoopStep& s : p.tile_steps)
+        if (s.run >= 0) {
+          runs.push_back(std::move(plan_.runs[static_cast<std::size_t>(s.run)]));
+          s.run = static_cast<int>(runs.size()) - 1;
+        }
+    plan_.runs = std::move(runs);
+  }
+
+  Plan& plan_;
+  std::vector<LoopPhase>& phases_;
 };
 
 }  // namespace
@@ -146,8 +285,10 @@ bool runs_as_code(const LoopProgram& program) {
 void choose_runs(CompiledLoop::Plan& plan) {
   if (!machine_code_wanted() || plan.program.compute != f32) return;
   Replacement replacement(plan);
-  plan.column_rows = 1;
   for (LoopPhase& p : plan.phases) replacement.phase(p.tile_steps);
+  Joining(plan).join();
+  plan.column_rows = 1;
+  for (const LoopRun& run : plan.runs) plan.column_rows = std::max(plan.column_rows, run.needs.column_rows);
   for (const LoopPhase& p : plan.phases)
     for (const LoopStep& s : p.tile_steps)
       if (s.run < 0) plan.column_rows = plan.block_rows;
@@ -156,7 +297,7 @@ void choose_runs(CompiledLoop::Plan& plan) {
 
 void make_code(CompiledLoop::Plan& plan) {
   for (LoopRun& run : plan.runs) {
-    run.code = MachineCode::make(code_of_run(plan, run.steps, run.kept, run.needs));
+    run.code = MachineCode::make(code_of_run(plan, run.stages, run.kept, run.needs));
     if (run.code == nullptr) throw std::bad_alloc();
   }
   for (LoopPhase& p : plan.phases)

@@ -97,9 +97,14 @@ struct RunNeeds {
   std::int64_t column_rows = 1;                          // rows of a block in which columns must be replicated
 };
 
-// Steps that machine code takes at once.
+// Steps on the elements of a row, after steps on values of the row.
+struct LoopStage {
+  std::vector<LoopStep> row_steps, tile_steps;
+};
+
+// Steps that machine code takes at once: of one phase, or of several, row by row through all of them.
 struct LoopRun {
-  std::vector<LoopStep> steps;
+  std::vector<LoopStage> stages;
   std::vector<bool> kept;  // by slot: others read it, so that it must be in memory
   RunNeeds needs;
   std::shared_ptr<const MachineCode> code;
@@ -134,8 +139,10 @@ struct CompiledLoop::Plan {
   // An accumulator in the compute dtype takes this many blocks before it joins an f64 partial result: short chains of
   // f32 roundings.
   std::int64_t flush_blocks() const noexcept {
-    constexpr std::int64_t kMost = 32, kRows = 256;
-    return accumulate_by_row(static_cast<std::size_t>(program.cols)) ? std::clamp<std::int64_t>(kRows / block_rows, 1, kMost) : kMost;
+    constexpr std::int64_t kMost = 32, kRows = 96;
+    return accumulate_by_row(static_cast<std::size_t>(program.cols))
+               ? std::clamp<std::int64_t>(kRows / block_rows, 1, kMost)
+               : kMost;
   }
 
   std::size_t element_bytes() const noexcept { return size_of(program.compute); }

@@ -1,0 +1,316 @@
+#if defined(BP_MACHINE_CODE)
+#include <cstring>
+
+#include "cpu/kernels/jit_coder.h"
+
+namespace bp::cpu {
+
+namespace {
+using Vec = JitVectors::Vec;
+using Arg = JitVectors::Arg;
+using Xbyak::Address;
+using Xbyak::Reg64;
+}  // namespace
+
+int RunCoder::anchor(int s) {
+  if (!in_scratch(s)) return s;
+  if (scratch_anchor_ < 0) scratch_anchor_ = s;
+  return scratch_anchor_;
+}
+
+RunCoder::Base RunCoder::base(int s) {
+  const int a = anchor(s);
+  const int offset = a == s ? 0 : static_cast<int>(slot(s).offset) - static_cast<int>(slot(a).offset);
+  for (std::size_t i = 0; i < pointers_.size() && i < kPointers; ++i)
+    if (pointers_[i] == a) return {pointer(i), offset};
+  if (given_ == nullptr && std::find(pointers_.begin(), pointers_.end(), a) == pointers_.end()) pointers_.push_back(a);
+  j_.mov(j_.r11, j_.ptr[j_.rdi + 8 * a]);
+  return {j_.r11, offset};
+}
+
+Address RunCoder::at(int s, int v) {
+  const Base b = base(s);
+  const int width = slot(s).width != 0 ? static_cast<int>(slot(s).width) : 4;
+  const int disp = b.offset + v * JitVectors::kLanes * width;
+  if (!slot(s).column || (nest_ == Nest::flat && !periodic_)) return j_.ptr[b.reg + j_.rax * width + disp];
+  if (nest_ != Nest::flat) return j_.ptr[b.reg + j_.rcx * 4 + disp];
+  return part_ == Part::main ? j_.ptr[b.reg + disp] : j_.ptr[b.reg + j_.r8 * 4 + disp];
+}
+
+void RunCoder::begin_stage(std::size_t number) {
+  stage_ = &stages_[number];
+  reads_.clear();
+  accumulators_.clear();
+  for (const LoopStep& s : stage_->tile_steps) {
+    for_reads(s, [&](int slot) { ++reads_[slot]; });
+    if (s.reduction < 0 && !(is_accumulator(s) && in_registers(s))) continue;
+    accumulators_.push_back({&s, {}});
+    for (Vec& v : accumulators_.back().sum) v = j_.fresh();
+  }
+}
+
+bool RunCoder::read_by_elements(int s, std::size_t from) const {
+  return std::any_of(stages_.begin() + static_cast<std::ptrdiff_t>(from), stages_.end(),
+                     [&](const LoopStage& stage) { return reads(stage.tile_steps, s); });
+}
+
+bool RunCoder::read_from(int s, std::size_t from) const {
+  return read_by_elements(s, from) || std::any_of(stages_.begin() + static_cast<std::ptrdiff_t>(from), stages_.end(),
+                                                  [&](const LoopStage& stage) { return reads(stage.row_steps, s); });
+}
+
+bool RunCoder::reads(const std::vector<LoopStep>& steps, int s) {
+  return std::any_of(steps.begin(), steps.end(),
+                     [&](const LoopStep& step) { return step.a == s || step.b == s || step.c == s; });
+}
+
+void RunCoder::define_row_value(int s, const Vec& v, std::size_t next) {
+  const Xbyak::Xmm first(v.zmm().getIdx());
+  if (kept_[static_cast<std::size_t>(s)]) j_.vmovss(row_address(s), first);
+  if (!read_from(s, next)) return;
+  Vec own = v;
+  if (read_by_elements(s, next)) {
+    own = j_.fresh();
+    j_.vbroadcastss(own.zmm(), first);
+  }
+  row_values_[s] = own;
+}
+
+Address RunCoder::row_address(int s) {
+  const Base b = base(s);
+  return j_.ptr[b.reg + j_.r9 * 4 + b.offset];
+}
+
+void RunCoder::row_steps(std::size_t number) {
+  j_.first_lane_only(true);
+  for (const LoopStep& s : stages_[number].row_steps) {
+    Arg operands[3] = {0.0, 0.0, 0.0};
+    for (int k = 0; k < operands_of(s.op); ++k) operands[k] = row_operand(s, k);
+    define_row_value(s.dst, element_code(j_, s.op, operands), number);
+  }
+  j_.first_lane_only(false);
+  std::erase_if(row_values_,
+                [&](const auto& v) { return !read_by_elements(v.first, number) && !read_from(v.first, number + 1); });
+}
+
+Arg RunCoder::row_operand(const LoopStep& s, int k) {
+  const int id = k == 0 ? s.a : k == 1 ? s.b : s.c;
+  if (slot(id).kind == LoopSlot::Kind::constant) return constant(id, 0);
+  if (const auto it = row_values_.find(id); it != row_values_.end()) return it->second;
+  return steady({id, 0, !(s.scalars >> k & 1u)});
+}
+
+void RunCoder::load_steady(const SteadyValue& key, const Vec& v) {
+  if (slot(key.slot).column && !key.by_row)
+    j_.vmovups(v.zmm(), steady_columns(key));
+  else
+    j_.vbroadcastss(v.zmm(), steady_address(key));
+}
+
+Address RunCoder::steady_columns(const SteadyValue& key) {
+  const Base b = base(key.slot);
+  return j_.ptr[b.reg + b.offset + key.offset];
+}
+
+Address RunCoder::steady_address(const SteadyValue& key) {
+  const Base b = base(key.slot);
+  return key.by_row ? j_.ptr[b.reg + j_.r9 * 4 + b.offset] : j_.ptr[b.reg + b.offset + key.offset];
+}
+
+Vec RunCoder::steady(const SteadyValue& key) {
+  if (const auto it = row_values_.find(key.slot); it != row_values_.end()) return it->second;
+  note(key);
+  if (const auto it = steady_.find(key); it != steady_.end()) return it->second;
+  return j_.broadcast(steady_address(key));
+}
+
+void RunCoder::note(const SteadyValue& key) {
+  if (given_ == nullptr && std::find(seen_.begin(), seen_.end(), key) == seen_.end()) seen_.push_back(key);
+}
+
+void RunCoder::begin_row() {
+  for (auto& [key, v] : steady_)
+    if (key.by_row) load_steady(key, v);
+}
+
+Arg RunCoder::read(const LoopStep& s, int k) {
+  const int id = k == 0 ? s.a : k == 1 ? s.b : s.c;
+  if (!(s.scalars >> k & 1u)) return element(id);
+  if (slot(id).kind == LoopSlot::Kind::constant && s.span != LoopSpan::rowwise) return constant(id, 0);
+  return steady({id, 0, s.span == LoopSpan::rowwise});
+}
+
+Arg RunCoder::constant(int id, std::size_t offset) const {
+  std::uint32_t bits;
+  const char* raw = reinterpret_cast<const char*>(plan_.constants.data());
+  std::memcpy(&bits, raw + slot(id).offset + offset, sizeof bits);
+  return bits;
+}
+
+Vec RunCoder::element(int id) {
+  Vec v;
+  if (const auto it = values_.find(id); it != values_.end())
+    v = it->second;
+  else
+    v = fetched(id);
+  if (--left_[id] == 0)
+    values_.erase(id);
+  else
+    values_[id] = v;
+  return v;
+}
+
+Vec RunCoder::fetched(int id) {
+  const bool narrow = periodic_ && plan_.program.cols <= JitVectors::kLanes;
+  if (slot(id).column && slot(id).kind == LoopSlot::Kind::scratch && narrow) {  // every vector is the same
+    const SteadyValue key{id, 0, false};
+    note(key);
+    if (const auto it = steady_.find(key); it != steady_.end()) return it->second;
+  }
+  return j_.load(f32, at(id, vector_), part_ == Part::tail);
+}
+
+void RunCoder::define(const LoopStep& s, const Vec& v) {
+  if (kept_[static_cast<std::size_t>(s.dst)]) j_.store(f32, at(s.dst, vector_), v, part_ == Part::tail);
+  if (left_.contains(s.dst) && left_[s.dst] > 0) values_[s.dst] = v;
+}
+
+void RunCoder::body(int vector, Part part) {
+  vector_ = vector;
+  part_ = part;
+  left_ = reads_;
+  values_.clear();
+  for (const LoopStep& s : stage_->tile_steps) {
+    if (s.fn == nullptr)
+      transfer(s);
+    else if (s.reduction >= 0 || is_accumulator(s))
+      accumulate(s);
+    else
+      define(s, value(s));
+  }
+  values_.clear();
+}
+
+void RunCoder::transfer(const LoopStep& s) {
+  const LoopTransfer& t = plan_.transfers[static_cast<std::size_t>(s.transfer)];
+  const DType type = plan_.program.operands[static_cast<std::size_t>(t.operand)].dtype;
+  if (t.kind == LoopTransfer::Kind::load) return define(s, j_.load(type, at(t.memory, vector_), part_ == Part::tail));
+  const Vec v = element(s.a);
+  j_.store(type, at(t.memory, vector_), v, part_ == Part::tail);
+}
+
+Vec RunCoder::value(const LoopStep& s) {
+  if (s.op == TileOp::axpby || s.op == TileOp::axpbyy) return moments(s);
+  Arg operands[3] = {0.0, 0.0, 0.0};
+  for (int k = 0; k < operands_of(s.op); ++k) operands[k] = read(s, k);
+  return element_code(j_, s.op, operands);
+}
+
+Vec RunCoder::moments(const LoopStep& s) {
+  const Vec a = element(s.a), b = element(s.b);
+  const Vec second = steady({s.c, 4, false});
+  const Vec term = j_.mul(second, s.op == TileOp::axpbyy ? j_.mul(b, b) : b);
+  return j_.fma(a, steady({s.c, 0, false}), term);
+}
+
+LoopOp RunCoder::joining(TileOp op) {
+  switch (op) {
+    case TileOp::row_dot:
+    case TileOp::column_dot:
+    case TileOp::column_sum: return LoopOp::row_sum;
+    case TileOp::column_max: return LoopOp::row_max;
+    case TileOp::column_min: return LoopOp::row_min;
+    default: return static_cast<LoopOp>(op);
+  }
+}
+
+Vec RunCoder::joined(LoopOp op, const Vec& acc, const Vec& x) {
+  switch (op) {
+    case LoopOp::row_sum: return j_.add(acc, x);
+    case LoopOp::row_prod: return j_.mul(acc, x);
+    case LoopOp::row_max: return j_.max_nan(acc, x);
+    default: return j_.min_nan(acc, x);
+  }
+}
+
+void RunCoder::join_into(LoopOp op, const Vec& acc, const Vec& x, bool masked) {
+  const Xbyak::Zmm to = masked ? acc.zmm() | j_.k1 : acc.zmm();
+  if (op == LoopOp::row_sum) return j_.vaddps(to, acc.zmm(), x.zmm());
+  if (op == LoopOp::row_prod) return j_.vmulps(to, acc.zmm(), x.zmm());
+  j_.vmovaps(to, joined(op, acc, x).zmm());
+}
+
+const Vec& RunCoder::sum_of(const LoopStep& s, int v) const {
+  const auto own =
+      std::find_if(accumulators_.begin(), accumulators_.end(), [&](const Accumulator& a) { return a.step == &s; });
+  return own->sum[static_cast<std::size_t>(v)];
+}
+
+void RunCoder::accumulate(const LoopStep& s) {
+  const bool dot = s.op == TileOp::row_dot || s.op == TileOp::column_dot;
+  const Vec x = element(s.a), y = dot ? element(s.b) : Vec();
+  const bool masked = part_ == Part::tail;
+  if (s.reduction >= 0) {
+    const int v = part_ == Part::main ? vector_ : masked ? 1 : 0;
+    return join_into(joining(s.op), sum_of(s, v), dot ? j_.mul(x, y) : x, masked);
+  }
+  if (in_registers(s) && (nest_ == Nest::columns || part_ == Part::main)) {
+    const Vec& sum = sum_of(s, vector_);
+    if (dot) return j_.vfmadd231ps(sum.zmm(), x.zmm(), y.zmm());
+    return join_into(joining(s.op), sum, x, false);
+  }
+  const Vec old = j_.load(f32, accumulator(s), masked);
+  j_.store(f32, accumulator(s), joined(joining(s.op), old, dot ? j_.mul(x, y) : x), masked);
+}
+
+Address RunCoder::accumulator(const LoopStep& s) {
+  const Base b = base(s.dst);
+  const Reg64 column = s.span == LoopSpan::folded ? j_.r8 : s.span == LoopSpan::flat ? j_.rax : j_.rcx;
+  return j_.ptr[b.reg + column * 4 + b.offset + vector_ * 4 * JitVectors::kLanes];
+}
+
+void RunCoder::start_sums(bool reductions) {
+  for (const Accumulator& a : accumulators_) {
+    if ((a.step->reduction >= 0) != reductions) continue;
+    const LoopOp op = joining(a.step->op);
+    const float start = !reductions && op == LoopOp::row_sum ? -0.0f : static_cast<float>(start_of(op));
+    for (const Vec& v : a.sum) j_.vmovaps(v.zmm(), j_.loaded(start).zmm());
+  }
+}
+
+void RunCoder::flush_sums(int vectors, bool masked) {
+  for (const Accumulator& a : accumulators_) {
+    if (a.step->reduction >= 0) continue;
+    const Base b = base(a.step->dst);
+    for (int v = 0; v < vectors; ++v) {
+      const int disp = b.offset + 4 * JitVectors::kLanes * v;
+      const Address place = nest_ == Nest::flat ? j_.ptr[b.reg + disp] : j_.ptr[b.reg + j_.rcx * 4 + disp];
+      const Vec old = j_.load(f32, place, masked);
+      const Vec both = joined(joining(a.step->op), old, a.sum[static_cast<std::size_t>(v)]);
+      j_.store(f32, place, both, masked);
+    }
+  }
+}
+
+void RunCoder::finish_row(std::size_t number) {
+  for (const Accumulator& a : accumulators_) {
+    if (a.step->reduction < 0) continue;
+    const LoopOp op = joining(a.step->op);
+    Vec v = joined(op, joined(op, a.sum[0], a.sum[1]), joined(op, a.sum[2], a.sum[3]));
+    const Vec upper = j_.fresh();
+    j_.vextractf64x4(Xbyak::Ymm(upper.zmm().getIdx()), v.zmm(), 1);
+    v = joined(op, v, upper);
+    j_.vextractf32x4(Xbyak::Xmm(upper.zmm().getIdx()), v.zmm(), 1);
+    v = joined(op, v, upper);
+    for (const int halves : {0x0e, 0x01}) {
+      j_.vpermilps(upper.zmm(), v.zmm(), static_cast<std::uint8_t>(halves));
+      v = joined(op, v, upper);
+    }
+    define_row_value(a.step->dst, v, number + 1);
+  }
+  accumulators_.clear();
+  std::erase_if(row_values_, [&](const auto& v) { return !read_from(v.first, number + 1); });
+}
+
+}  // namespace bp::cpu
+#endif
