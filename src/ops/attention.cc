@@ -23,6 +23,9 @@ namespace {
 
 // ---- type rules ----
 
+// The logarithms of the sums, and masks that are added: f32 beside operands in bf16.
+DType wide(DType t) { return t == DType::bf16 ? DType::f32 : t; }
+
 // Extra inputs behind the first `from`, by attribute.
 struct Extras {
   int mask = -1, lengths = -1, offset = -1, random = -1, count = 0;
@@ -36,8 +39,8 @@ struct Extras {
 };
 
 void check_operands(const Type& q, const Type& k, const Type& v) {
-  if ((q.dtype != DType::f32 && q.dtype != DType::f64) || k.dtype != q.dtype || v.dtype != q.dtype)
-    fail(ErrorKind::dtype, "[attention] expected q, k and v in f32 or f64, got {}, {} and {}", q.str(), k.str(),
+  if (!is_float(q.dtype) || k.dtype != q.dtype || v.dtype != q.dtype)
+    fail(ErrorKind::dtype, "[attention] expected q, k and v in f32, f64 or bf16, got {}, {} and {}", q.str(), k.str(),
          v.str());
   const Shape &s = q.shape, &t = k.shape, &u = v.shape;
   if (s.rank() != 4 || t.rank() != 4 || u.rank() != 4)
@@ -57,11 +60,11 @@ void check_extras(const InferArgs& a, const Extras& e) {
   const Shape scores{q[0], q[2], q[1], k[1]};
   if (e.mask >= 0) {
     const Type& m = a.in[static_cast<std::size_t>(e.mask)];
-    bool fits = m.shape.rank() == 4 && (m.dtype == DType::boolean || m.dtype == a.in[0].dtype);
+    bool fits = m.shape.rank() == 4 && (m.dtype == DType::boolean || m.dtype == wide(a.in[0].dtype));
     for (int d = 0; fits && d < 4; ++d) fits = m.shape[d] == 1 || m.shape[d] == scores[d];
     if (!fits)
       fail(ErrorKind::shape, "[attention] expected a mask broadcastable to {} in bool or {}, got {}", scores,
-           name_of(a.in[0].dtype), m.str());
+           name_of(wide(a.in[0].dtype)), m.str());
   }
   if (e.random >= 0 && a.in[static_cast<std::size_t>(e.random)] != Type{DType::i64, {2}})
     fail(ErrorKind::shape, "[attention] expected a random_state i64[2], got {}",
@@ -81,14 +84,14 @@ std::vector<Type> infer_attention(const InferArgs& a) {
   check_operands(a.in[0], a.in[1], a.in[2]);
   check_extras(a, Extras(a.attrs, 3));
   const Shape& q = a.in[0].shape;
-  return {{a.in[0].dtype, {q[0], q[1], q[2], a.in[2].shape[3]}}, {a.in[0].dtype, lse_shape(q)}};
+  return {{a.in[0].dtype, {q[0], q[1], q[2], a.in[2].shape[3]}}, {wide(a.in[0].dtype), lse_shape(q)}};
 }
 
 std::vector<Type> infer_attention_grad(const InferArgs& a) {
   check_operands(a.in[0], a.in[1], a.in[2]);
   check_extras(a, Extras(a.attrs, 6));
   const Shape& q = a.in[0].shape;
-  const Type out{a.in[0].dtype, {q[0], q[1], q[2], a.in[2].shape[3]}}, lse{a.in[0].dtype, lse_shape(q)};
+  const Type out{a.in[0].dtype, {q[0], q[1], q[2], a.in[2].shape[3]}}, lse{wide(a.in[0].dtype), lse_shape(q)};
   if (a.in[3] != out || a.in[4] != lse || a.in[5] != out)
     fail(ErrorKind::shape, "[attention_grad] expected out {}, lse {} and dout {}, got {}, {} and {}", out.str(),
          lse.str(), out.str(), a.in[3].str(), a.in[4].str(), a.in[5].str());
@@ -98,7 +101,11 @@ std::vector<Type> infer_attention_grad(const InferArgs& a) {
 // ---- scalar kernels ----
 
 double number(const View& v, std::int64_t i) {
-  return v.type.dtype == DType::f64 ? v.as<double>()[i] : static_cast<double>(v.as<float>()[i]);
+  switch (v.type.dtype) {
+    case DType::f64: return v.as<double>()[i];
+    case DType::bf16: return static_cast<float>(v.as<bfloat16>()[i]);
+    default: return v.as<float>()[i];
+  }
 }
 std::vector<double> numbers(const View& v) {
   std::vector<double> out(static_cast<std::size_t>(v.type.shape.numel()));
@@ -109,6 +116,8 @@ void store_rows(const std::vector<double>& from, const View& to) {
   for (std::size_t i = 0; i < from.size(); ++i) {
     if (to.type.dtype == DType::f64)
       to.as<double>()[i] = from[i];
+    else if (to.type.dtype == DType::bf16)
+      to.as<bfloat16>()[i] = bfloat16(static_cast<float>(from[i]));
     else
       to.as<float>()[i] = static_cast<float>(from[i]);
   }

@@ -31,6 +31,14 @@ bool is_product(const Graph& g, NodeId n) {
   return g.def(n).cls == ir::OpClass::product && g.nodes[n].types[0].dtype == f32;
 }
 
+// Attention multiplies too, and adds up in f32: the operands that it reads in bf16. Its logarithms and masks stay f32.
+bool is_attention(const Node& n) {
+  return (n.op == OpId::attention || n.op == OpId::attention_grad) && n.types[0].dtype == f32;
+}
+bool is_factor(const Node& n, std::size_t input) {
+  return input < 3 || (n.op == OpId::attention_grad && (input == 3 || input == 5));
+}
+
 // Moves numbers without changing them: done on bf16 where its operands are.
 bool moves(OpId op) {
   return op == OpId::reshape || op == OpId::transpose || op == OpId::slice || op == OpId::reverse ||
@@ -88,6 +96,8 @@ class Analysis {
   // Whether a product's result goes on to other products.
   bool reaches_product(NodeId n) const { return reaches_[n]; }
   bool has_epilogue(NodeId n) const { return held_[n]; }
+  // Attention whose results go on to products works on bf16.
+  bool is_narrow_attention(NodeId n) const { return is_attention(g_.nodes[n]) && reaches_[n]; }
 
  private:
   // A product with a bias, residual or activation is finished in f32 before it is stored.
@@ -100,10 +110,11 @@ class Analysis {
 
   void visit(NodeId i) {
     const Node& n = g_.nodes[i];
-    const bool product = is_product(g_, i);
-    for (Value v : n.inputs) {
+    const bool product = is_product(g_, i), attention = is_narrow_attention(i);
+    for (std::size_t k = 0; k < n.inputs.size(); ++k) {
+      const Value v = n.inputs[k];
       reaches_[v.node] = reaches_[v.node] || product || reaches_[i];
-      if (product || (moves(n.op) && rounded_[i][0])) round(v);
+      if (product || (moves(n.op) && rounded_[i][0]) || (attention && is_factor(n, k))) round(v);
     }
     if (n.op == OpId::scan)
       for (std::size_t at : narrow_operands(n)) {
@@ -191,6 +202,7 @@ class Rewriter {
     const Node& n = g_.nodes[i];
     if (is_product(g_, i)) return visit_product(i);
     if (n.op == OpId::scan) return visit_scan(i);
+    if (analysis_.is_narrow_attention(i)) return visit_attention(i);
     if (moves(n.op) && n.types[0].dtype == f32 &&
         std::all_of(n.inputs.begin(), n.inputs.end(), [&](Value v) { return !forms(v).plain[0] && forms(v).narrow; })) {
       std::vector<Value> in;
@@ -216,6 +228,20 @@ class Rewriter {
       set_plain({i, 0}, made);
     else
       forms({i, 0}).narrow = made;
+  }
+
+  void visit_attention(NodeId i) {
+    const Node& n = g_.nodes[i];
+    std::vector<Value> in;
+    for (std::size_t k = 0; k < n.inputs.size(); ++k)
+      in.push_back(is_factor(n, k) ? narrow(n.inputs[k]) : plain(n.inputs[k], n.backward));
+    const NodeId made = out_.add_op(n.op, std::move(in), n.attrs, n.scope, n.backward).node;
+    for (std::uint32_t k = 0; k < n.types.size(); ++k) {
+      if (out_.type({made, k}).dtype == bf16)
+        forms({i, k}).narrow = Value{made, k};
+      else
+        set_plain({i, k}, {made, k});
+    }
   }
 
   void visit_scan(NodeId i) {

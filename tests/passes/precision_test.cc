@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "bp/attention.h"
 #include "bp/compile.h"
 #include "bp/error.h"
 #include "bp/grad.h"
@@ -187,7 +188,37 @@ TEST(Precision, ALoopCarriesF32AndStacksWhatProductsRead) {
 }
 
 // The fast executable against the interpreter on the very graph that the pass made: same roundings, other order of
-// sums.
+// sums. `loose`: how far from it numbers may be, as part of the largest.
+void compare(const Graph& g, const std::vector<Tensor>& arguments, double loose) {
+  std::vector<const void*> in;
+  for (const ir::Input& i : g.inputs)
+    in.push_back(i.kind == ir::InputKind::constant ? i.constant.data() : arguments[in.size()].buffer().data());
+  const passes::Optimised o = passes::run_pipeline(g, {.precision = bf16});
+  const std::vector<Buffer> want = ops::interpret(passes::lower_precision(passes::simplify(g)), in),
+                            exact = ops::interpret(g, in);
+  for (int threads : {1, 2}) {
+    cpu::Executable fast(o.graph, o.partition, {}, {.threads = threads});
+    std::vector<Buffer> got;
+    std::vector<void*> out;
+    for (const Buffer& one : want)
+      got.push_back(Buffer::allocate(one.bytes())), out.push_back(got.back().mutable_data());
+    fast.run(in, out);
+    for (std::size_t r = 0; r < got.size(); ++r) {
+      const auto n = static_cast<std::size_t>(g.type(g.outputs[r].value).shape.numel());
+      const auto values = [&](const Buffer& one) { return static_cast<const float*>(one.data()); };
+      double scale = 0, rounded = 0;
+      for (std::size_t i = 0; i < n; ++i) scale = std::max(scale, std::fabs(double{values(exact[r])[i]}));
+      for (std::size_t i = 0; i < n; ++i) {
+        EXPECT_NEAR(values(got[r])[i], values(want[r])[i], loose * scale) << "root " << r << " element " << i;
+        if (testing::Test::HasFailure()) return;
+        rounded = std::max(rounded, std::fabs(double{values(got[r])[i]} - values(exact[r])[i]));
+      }
+      EXPECT_LT(rounded, 0.03 * scale) << "root " << r;  // bf16 keeps 8 bits
+      EXPECT_GT(rounded, 1e-6 * scale) << "root " << r;  // and something was rounded
+    }
+  }
+}
+
 TEST(Precision, FastKernelsAgreeWithTheReference) {
   const Tensor x = numbers({2, 9, 7, 5}, 1), k = numbers({3, 3, 5, 6}, 2), w = numbers({6, 11}, 3),
                b = numbers({11}, 4);
@@ -198,34 +229,70 @@ TEST(Precision, FastKernelsAgreeWithTheReference) {
   std::vector<Tensor> roots = grad(sum(y * y * y), std::vector<Tensor>{a, c, d, e});
   roots.push_back(y);
   const Graph g = graph_of(roots, {a, c, d, e});
-  const std::vector<const void*> in{x.buffer().data(), k.buffer().data(), w.buffer().data(), b.buffer().data()};
-  const passes::Optimised o = passes::run_pipeline(g, {.precision = bf16});
-  const std::vector<Buffer> want = ops::interpret(passes::lower_precision(passes::simplify(g)), in),
-                            exact = ops::interpret(g, in);
   // Bias and activation are still done before the product is stored.
+  const passes::Optimised o = passes::run_pipeline(g, {.precision = bf16});
   EXPECT_EQ(std::count_if(o.partition.groups.begin(), o.partition.groups.end(),
                           [](const passes::Group& group) { return group.kind == passes::Group::Kind::product; }),
             2);
-  for (int threads : {1, 2}) {
-    cpu::Executable fast(o.graph, o.partition, {}, {.threads = threads});
-    std::vector<Buffer> got;
-    std::vector<void*> out;
-    for (const Buffer& one : want)
-      got.push_back(Buffer::allocate(one.bytes())), out.push_back(got.back().mutable_data());
-    fast.run(in, out);
-    for (std::size_t r = 0; r < roots.size(); ++r) {
-      const auto n = static_cast<std::size_t>(roots[r].numel());
-      const auto values = [&](const Buffer& one) { return static_cast<const float*>(one.data()); };
-      double scale = 0, rounded = 0;
-      for (std::size_t i = 0; i < n; ++i) scale = std::max(scale, std::fabs(double{values(exact[r])[i]}));
-      for (std::size_t i = 0; i < n; ++i) {
-        // A sum in another order may fall to the other side of a rounding to bf16: 2^-8 of one number.
-        EXPECT_NEAR(values(got[r])[i], values(want[r])[i], scale / 256) << "root " << r << " element " << i;
-        rounded = std::max(rounded, std::fabs(double{values(got[r])[i]} - values(exact[r])[i]));
-      }
-      EXPECT_LT(rounded, 0.03 * scale) << "root " << r;  // bf16 keeps 8 bits
-      EXPECT_GT(rounded, 1e-6 * scale) << "root " << r;  // and something was rounded
-    }
+  // A sum in another order may fall to the other side of a rounding to bf16: 2^-8 of one number.
+  compare(g, {x, k, w, b}, 1.0 / 256);
+}
+
+// Attention between two products: its operands and results are bf16, nothing is cast or moved between.
+struct AttentionCase {
+  std::int64_t batch, tokens, heads, key_heads, depth;
+  AttentionOptions options;
+};
+Graph attention_graph(const AttentionCase& c, std::vector<Tensor>& values) {
+  const std::int64_t n = 24, width = (c.heads + 2 * c.key_heads) * c.depth;
+  values = {numbers({c.batch, c.tokens, n}, 1), numbers({n, width}, 2), numbers({c.heads * c.depth, 16}, 3)};
+  const std::vector<Tensor> x{argument(values[0].shape()), argument(values[1].shape()), argument(values[2].shape())};
+  const Tensor packed = matmul(x[0], x[1]);
+  const auto part = [&](std::int64_t from, std::int64_t heads) {
+    return reshape(slice(packed, 2, from * c.depth, (from + heads) * c.depth), {c.batch, c.tokens, heads, c.depth});
+  };
+  const Tensor y =
+      attention(part(0, c.heads), part(c.heads, c.key_heads), part(c.heads + c.key_heads, c.key_heads), c.options);
+  const Tensor z = matmul(reshape(y, {c.batch, c.tokens, c.heads * c.depth}), x[2]);
+  std::vector<Tensor> roots = grad(mean(z * z * z), x);
+  roots.push_back(z);
+  return graph_of(roots, x);
+}
+
+TEST(Precision, AttentionReadsAndWritesBf16) {
+  std::vector<Tensor> values;
+  const Graph g = attention_graph({2, 40, 2, 2, 32, {.causal = true}}, values);
+  const passes::Optimised o = passes::run_pipeline(g, {.precision = bf16});
+  int attentions = 0;
+  each(o.graph, [&](const Node& n) {
+    if (n.op != OpId::attention && n.op != OpId::attention_grad) return;
+    ++attentions;
+    for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(o.graph.type(n.inputs[i]).dtype, bf16);
+    EXPECT_EQ(n.types[0].dtype, bf16);
+    if (n.op == OpId::attention) { EXPECT_EQ(n.types[1].dtype, f32); }
+  });
+  EXPECT_EQ(attentions, 2);
+  const cpu::Executable fast(o.graph, o.partition, {}, {.threads = 1});
+  for (const cpu::Step& s : fast.program().steps) {
+    EXPECT_NE(s.info.name, "slice");
+    EXPECT_NE(s.info.name, "concatenate");
+  }
+}
+
+// Odd sizes, several tiles, both ways of sharing out the backward pass, masks. The fast kernels round weights to bf16
+// as well, the reference does not.
+TEST(Precision, AttentionOfBf16AgreesWithItsReference) {
+  const Tensor lengths = Tensor::from<std::int64_t>({67, 30}, {2}), state = random_state(Key(5));
+  for (const AttentionCase& c :
+       {AttentionCase{2, 71, 8, 8, 32, {.causal = true}}, AttentionCase{1, 131, 2, 1, 5, {.causal = true}},
+        AttentionCase{2, 67, 2, 1, 17, {.key_lengths = lengths}}, AttentionCase{1, 66, 16, 16, 3, {}},
+        AttentionCase{1, 130, 2, 2, 6, {.causal = true, .query_offset = scalar(-5, i64)}},
+        AttentionCase{1, 70, 2, 2, 6, {.causal = true, .mask = numbers({70, 70}, 9)}},
+        AttentionCase{1, 70, 2, 2, 6, {.dropout = 0.2, .random_state = state, .random_place = 3}}}) {
+    std::vector<Tensor> values;
+    const Graph g = attention_graph(c, values);
+    SCOPED_TRACE(c.tokens * 1000 + c.depth);
+    compare(g, values, 1.0 / 100);
   }
 }
 

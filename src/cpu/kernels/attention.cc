@@ -6,8 +6,10 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "base/random_word.h"
+#include "cpu/kernels/attention_pairs.h"
 #include "cpu/kernels/attention_rows.h"
 #include "cpu/kernels/loop_tiles.h"
 #include "cpu/kernels/matmul_micro.h"
@@ -65,22 +67,42 @@ class Ahead {
   int count_ = 0;
 };
 
-// What one thread works with: a spec, its operands and typed helpers.
-template <class T> struct Work {
+// What one thread works with: a spec, its operands and typed helpers. T: of scores and sums; S: of operands and
+// results. Products of bf16 read pairs of numbers as elements E of 32 bits: of a row where they add up along it, of two
+// rows where they add up over rows.
+template <class T, class S> struct Work {
+  static constexpr bool kPairs = !std::is_same_v<T, S>;
+  using E = std::conditional_t<kPairs, std::uint32_t, T>;
   const AttentionSpec& s;
   const AttentionArgs& args;
   const MicroTable& micro = micro_table(dtype_of<T>);
+  const MicroTable& tiles = kPairs ? pair_products() : micro;
   const AttentionRows<T>& simd = attention_rows(T{});
+  const AttentionBf16& halves = attention_bf16();
   std::int64_t group = s.heads / s.key_heads;
+  // Room for operands as pairs: rows [kKeys, depth | values], pairs of rows of them, pairs of keys of a tile.
+  E *row_room = nullptr, *pair_room = nullptr, *tile_room = nullptr;
+  T* turn_room = nullptr;
   TokenStrides out{0, s.queries* s.heads* s.values, s.heads* s.values, s.values};
   Ahead ahead = {};
 
-  static const T* at(const void* p, const TokenStrides& by, std::int64_t b, std::int64_t i, std::int64_t h) {
-    return static_cast<const T*>(p) + by.first + b * by.batch + i * by.token + h * by.head;
+  static std::int64_t pairs(std::int64_t n) { return kPairs ? (n + 1) / 2 : n; }
+  template <class Pieces> void take_rooms(Pieces& p) {
+    if constexpr (kPairs) {
+      const std::int64_t n = std::max(s.depth, s.values);
+      row_room = p.template take<E>(kKeys * pairs(n));
+      pair_room = p.template take<E>(pairs(kKeys) * n);
+      tile_room = p.template take<E>(pairs(kKeys) * kTileLd);
+      turn_room = p.template take<T>(kQueries * n);
+    }
   }
-  const T* q(std::int64_t b, std::int64_t i, std::int64_t h) const { return at(args.q, s.q, b, i, h); }
-  const T* k(std::int64_t b, std::int64_t j, std::int64_t h) const { return at(args.k, s.k, b, j, h); }
-  const T* v(std::int64_t b, std::int64_t j, std::int64_t h) const { return at(args.v, s.v, b, j, h); }
+
+  static const S* at(const void* p, const TokenStrides& by, std::int64_t b, std::int64_t i, std::int64_t h) {
+    return static_cast<const S*>(p) + by.first + b * by.batch + i * by.token + h * by.head;
+  }
+  const S* q(std::int64_t b, std::int64_t i, std::int64_t h) const { return at(args.q, s.q, b, i, h); }
+  const S* k(std::int64_t b, std::int64_t j, std::int64_t h) const { return at(args.k, s.k, b, j, h); }
+  const S* v(std::int64_t b, std::int64_t j, std::int64_t h) const { return at(args.v, s.v, b, j, h); }
   std::int64_t out_at(std::int64_t b, std::int64_t i, std::int64_t h) const {
     return b * out.batch + i * out.token + h * out.head;
   }
@@ -113,9 +135,9 @@ template <class T> struct Work {
   // c [m, n] (+)= a [m, k] b, with a(i, p) = a[i a_row + p a_k].
   struct Product {
     std::int64_t m, n, k;
-    const T* a;
+    const E* a;
     std::int64_t a_row, a_k;
-    const T* b;
+    const E* b;
     std::int64_t ldb;
     T* c;
     std::int64_t ldc;
@@ -125,7 +147,7 @@ template <class T> struct Work {
     TileProduct t;
     t.k = p.k, t.a_row = p.a_row, t.a_k = p.a_k, t.ldb = p.ldb;
     t.out.ldc = p.ldc, t.out.accumulate = p.accumulate;
-    const std::int64_t width = micro.lanes * micro.vectors;
+    const std::int64_t width = tiles.lanes * tiles.vectors;
     for (std::int64_t c = 0; c < p.n; c += width) {
       const std::int64_t columns = std::min(width, p.n - c), vectors = blocks(columns, micro.lanes);
       t.tail = columns - (vectors - 1) * micro.lanes;
@@ -134,22 +156,51 @@ template <class T> struct Work {
         ahead.step();
         t.a = p.a + row * p.a_row;
         t.out.c = p.c + row * p.ldc + c;
-        micro.direct[rows - 1][vectors - 1][t.tail != micro.lanes](t);
+        tiles.direct[rows - 1][vectors - 1][t.tail != micro.lanes](t);
       });
     }
   }
+  // Rows [count, n] as what products read along them, where they lie or in row_room.
+  struct Rows {
+    const E* at;
+    std::int64_t ld;
+  };
+  Rows rows_of(const S* from, std::int64_t ld, [[maybe_unused]] std::int64_t count, [[maybe_unused]] std::int64_t n) {
+    if constexpr (!kPairs) {
+      return {from, ld};
+    } else {
+      if (n % 2 == 0 && ld % 2 == 0) return {reinterpret_cast<const E*>(from), ld / 2};
+      E* to = row_room;
+      for (std::int64_t r = 0; r < count; ++r, to += pairs(n)) {
+        to[pairs(n) - 1] = 0;
+        std::memcpy(to, from + r * ld, static_cast<std::size_t>(n) * sizeof(S));
+      }
+      return {row_room, pairs(n)};
+    }
+  }
   // to [keys, queries] = from [keys, n] times x [n, queries], where seen.
-  void tile_product(const TileView& t, const T* from, std::int64_t ld, std::int64_t n, const T* x, T* to) {
+  void tile_product(const TileView& t, const S* from, std::int64_t ld, std::int64_t n, const E* x, T* to) {
+    const Rows f = rows_of(from, ld, t.keys, n);
     each_run(t, [&](std::int64_t j, std::int64_t end, std::int64_t i) {
-      product({end - j, t.queries - i, n, from + j * ld, ld, 1, x + i, kTileLd, to + j * kTileLd + i, kTileLd, false});
+      product({end - j, t.queries - i, pairs(n), f.at + j * f.ld, f.ld, 1, x + i, kTileLd, to + j * kTileLd + i,
+               kTileLd, false});
     });
   }
   // to [n, queries] += the transpose of from [keys, n] times the tile, a sum for queries that see the same keys.
-  void add_product(const TileView& t, const T* from, std::int64_t ld, std::int64_t n, const T* tile, T* to) {
+  void add_product(const TileView& t, const S* from, std::int64_t ld, std::int64_t n, const T* tile, T* to) {
+    if constexpr (kPairs) {
+      halves.pair_rows(from, ld, t.keys, n, pair_room);
+      halves.pair_keys(t, tile, tile_room);
+      add_columns(t, pair_room, n, n, tile_room, to);
+    } else {
+      add_columns(t, from, ld, n, tile, to);
+    }
+  }
+  void add_columns(const TileView& t, const E* from, std::int64_t ld, std::int64_t n, const E* tile, T* to) {
     const auto seen = [&](std::int64_t i) { return std::clamp<std::int64_t>(i + micro.lanes + t.shift, 0, t.keys); };
     for (std::int64_t i = 0, end = 0; i < t.queries; i = end) {
       for (end = i + micro.lanes; end < t.queries && seen(end) == seen(i);) end += micro.lanes;
-      if (seen(i) > 0) product({n, end - i, seen(i), from, 1, ld, tile + i, kTileLd, to + i, kTileLd, true});
+      if (seen(i) > 0) product({n, end - i, pairs(seen(i)), from, 1, ld, tile + i, kTileLd, to + i, kTileLd, true});
     }
   }
 
@@ -161,8 +212,8 @@ template <class T> struct Work {
     p.count = p.b == s.batch ? 0 : std::min(kQueries, s.queries - p.first);
     return p;
   }
-  void fetch(const T* first, const TokenStrides& by, std::int64_t n, std::int64_t tokens) {
-    constexpr auto size = static_cast<std::int64_t>(sizeof(T));
+  void fetch(const S* first, const TokenStrides& by, std::int64_t n, std::int64_t tokens) {
+    constexpr auto size = static_cast<std::int64_t>(sizeof(S));
     ahead.add(first, by.token * size, n * size, tokens);
   }
   // The queries of a block, and the keys and values that the block before it did not see.
@@ -177,11 +228,21 @@ template <class T> struct Work {
   }
 
   // Rows [count, n] to [n][kTileLd], up to whole vectors.
-  void turn(const T* from, std::int64_t ld, std::int64_t count, std::int64_t n, T* to) const {
-    micro.transpose(from, ld, count, n, to, kTileLd);
+  void turn(const S* from, std::int64_t ld, std::int64_t count, std::int64_t n, E* to) {
+    const Rows f = rows_of(from, ld, count, n);
+    micro.transpose(f.at, f.ld, count, pairs(n), to, kTileLd);
     const std::int64_t whole = up_to(count, micro.lanes);
-    for (std::int64_t d = 0; d < n && count < whole; ++d)
-      std::fill(to + d * kTileLd + count, to + d * kTileLd + whole, T{0});
+    for (std::int64_t d = 0; d < pairs(n) && count < whole; ++d)
+      std::fill(to + d * kTileLd + count, to + d * kTileLd + whole, E{0});
+  }
+  // [n][kTileLd] to rows [count, n].
+  void turn_back(const T* from, std::int64_t count, std::int64_t n, S* to, std::int64_t ld) {
+    if constexpr (kPairs) {
+      micro.transpose(from, kTileLd, n, count, turn_room, n);
+      for (std::int64_t i = 0; i < count; ++i) halves.narrow(turn_room + i * n, n, to + i * ld);
+    } else {
+      micro.transpose(from, kTileLd, n, count, to, ld);
+    }
   }
   // The bits by which dropout thins a tile, as floats below 2^24. rows: room for a tile.
   void draw(const Place& p, const TileView& t, T* rows_of, T* bits) const {
@@ -223,10 +284,10 @@ template <class T> struct Work {
 };
 
 // Memory of a thread, cut into pieces of whole cache lines.
-template <class T> class Pieces {
+class Pieces {
  public:
   explicit Pieces(void* memory) : at_(static_cast<char*>(memory)) {}
-  T* take(std::int64_t elements) {
+  template <class T> T* take(std::int64_t elements) {
     T* p = reinterpret_cast<T*>(at_);
     at_ += up_to(elements * static_cast<std::int64_t>(sizeof(T)), 64);
     return p;
@@ -239,18 +300,19 @@ template <class T> class Pieces {
 
 // ---- forward ----
 
-template <class T> class Forward {
+template <class T, class S> class Forward {
  public:
   Forward(const AttentionSpec& spec, const AttentionArgs& args, void* out, void* lse, void* memory)
-      : w_{spec, args}, out_(static_cast<T*>(out)), lse_(static_cast<T*>(lse)) {
-    Pieces<T> p(memory);
-    queries_ = p.take(spec.depth * kTileLd);
-    scores_ = p.take(kKeys * kTileLd);
-    state_ = {p.take(kTileLd), p.take(kTileLd), p.take(spec.values * kTileLd), spec.values};
-    lse_tile_ = p.take(kTileLd);
-    added_ = p.take(w_.mask_room());
-    bits_ = p.take(w_.bits_room());
-    bit_rows_ = p.take(w_.bits_room());
+      : w_{spec, args}, out_(static_cast<S*>(out)), lse_(static_cast<T*>(lse)) {
+    Pieces p(memory);
+    queries_ = p.take<typename Work<T, S>::E>(w_.pairs(spec.depth) * kTileLd);
+    scores_ = p.take<T>(kKeys * kTileLd);
+    state_ = {p.take<T>(kTileLd), p.take<T>(kTileLd), p.take<T>(spec.values * kTileLd), spec.values};
+    lse_tile_ = p.take<T>(kTileLd);
+    added_ = p.take<T>(w_.mask_room());
+    bits_ = p.take<T>(w_.bits_room());
+    bit_rows_ = p.take<T>(w_.bits_room());
+    w_.take_rooms(p);
     bytes_ = p.bytes(memory);
   }
   std::size_t bytes() const { return bytes_; }
@@ -290,39 +352,55 @@ template <class T> class Forward {
   void finish(const Place& p) {
     w_.simd.finish(p.count, state_, static_cast<T>(ops::kNothingSeen), lse_tile_);
     std::copy_n(lse_tile_, p.count, lse_ + w_.lse_at(p.b, p.first, p.h));
-    w_.micro.transpose(state_.sums, kTileLd, w_.s.values, p.count, out_ + w_.out_at(p.b, p.first, p.h), w_.out.token);
+    w_.turn_back(state_.sums, p.count, w_.s.values, out_ + w_.out_at(p.b, p.first, p.h), w_.out.token);
   }
 
-  Work<T> w_;
-  T *out_, *lse_;
-  T *queries_, *scores_, *lse_tile_, *added_, *bits_, *bit_rows_;
+  Work<T, S> w_;
+  S* out_;
+  T* lse_;
+  typename Work<T, S>::E* queries_;
+  T *scores_, *lse_tile_, *added_, *bits_, *bit_rows_;
   SoftmaxState<T> state_;
   std::size_t bytes_ = 0;
 };
 
 // ---- backward ----
 
-template <class T> class Backward {
+// How the backward pass is cut into independent parts.
+struct GradUnits {
+  std::int64_t heads, key_blocks = 0, query_blocks = 0;  // blocks: 0 where a head is one part
+  explicit GradUnits(const AttentionSpec& s) : heads(s.batch * s.key_heads) {
+    if (heads >= kEnoughHeads || (s.keys <= kUnitKeys && s.queries <= kQueries)) return;
+    key_blocks = blocks(s.keys, kUnitKeys);
+    query_blocks = blocks(s.queries, kQueries);
+  }
+  std::int64_t per_head() const { return std::max<std::int64_t>(key_blocks + query_blocks, 1); }
+  std::int64_t count() const { return heads * per_head(); }
+};
+
+template <class T, class S> class Backward {
  public:
   Backward(const AttentionSpec& spec, const AttentionGradArgs& args, void* dq, void* dk, void* dv, void* memory)
       : w_{spec, args.forward},
-        out_(static_cast<const T*>(args.out)),
+        out_(static_cast<const S*>(args.out)),
         lse_(static_cast<const T*>(args.lse)),
-        dout_(static_cast<const T*>(args.dout)),
-        dq_(static_cast<T*>(dq)),
-        dk_(static_cast<T*>(dk)),
-        dv_(static_cast<T*>(dv)) {
-    Pieces<T> p(memory);
-    queries_t_ = p.take(spec.depth * kTileLd);
-    dout_t_ = p.take(spec.values * kTileLd);
-    dq_t_ = p.take(spec.depth * kTileLd);
-    weights_ = p.take(kKeys * kTileLd);
-    ds_ = p.take(kKeys * kTileLd);
-    lse_tile_ = p.take(kTileLd);
-    delta_ = p.take(kTileLd);
-    added_ = p.take(w_.mask_room());
-    bits_ = p.take(w_.bits_room());
-    bit_rows_ = p.take(w_.bits_room());
+        dout_(static_cast<const S*>(args.dout)),
+        dq_(static_cast<S*>(dq)),
+        dk_(static_cast<S*>(dk)),
+        dv_(static_cast<S*>(dv)) {
+    Pieces p(memory);
+    queries_t_ = p.take<E>(w_.pairs(spec.depth) * kTileLd);
+    dout_t_ = p.take<E>(w_.pairs(spec.values) * kTileLd);
+    dq_t_ = p.take<T>(spec.depth * kTileLd);
+    weights_ = p.take<T>(kKeys * kTileLd);
+    ds_ = p.take<T>(kKeys * kTileLd);
+    lse_tile_ = p.take<T>(kTileLd);
+    delta_ = p.take<T>(kTileLd);
+    added_ = p.take<T>(w_.mask_room());
+    bits_ = p.take<T>(w_.bits_room());
+    bit_rows_ = p.take<T>(w_.bits_room());
+    w_.take_rooms(p);
+    take_pairs(p);
     bytes_ = p.bytes(memory);
   }
   std::size_t bytes() const { return bytes_; }
@@ -333,7 +411,7 @@ template <class T> class Backward {
   // Everything that keys `j` and queries `i` give one another in one key head: the gradients of the keys and values, of
   // the queries, or both.
   void run(std::int64_t b, std::int64_t key_head, Range j, Range i, bool keys, bool queries) {
-    written_ = j.begin;
+    begin_ = written_ = j.begin;
     for (std::int64_t h = key_head * w_.group; h < (key_head + 1) * w_.group; ++h)
       for (std::int64_t q = i.begin; q < i.end; q += kQueries) {
         Place p{b, h, q, std::min(kQueries, i.end - q), j.begin, 0};
@@ -346,19 +424,40 @@ template <class T> class Backward {
           tile(p, key_head, keys, queries);
           written_ = std::max(written_, p.key + p.keys);
         }
-        if (queries) w_.micro.transpose(dq_t_, kTileLd, w_.s.depth, p.count, to(dq_, w_.s.dq, b, q, h), w_.s.dq.token);
+        if (queries) w_.turn_back(dq_t_, p.count, w_.s.depth, to(dq_, w_.s.dq, b, q, h), w_.s.dq.token);
       }
-    if (keys) clear(b, key_head, {written_, j.end});
+    if (keys) finish_keys(b, key_head, j.end);
   }
 
  private:
-  static T* to(T* p, const TokenStrides& by, std::int64_t b, std::int64_t i, std::int64_t h) {
+  using E = typename Work<T, S>::E;
+  static constexpr bool kPairs = Work<T, S>::kPairs;
+  static S* to(S* p, const TokenStrides& by, std::int64_t b, std::int64_t i, std::int64_t h) {
     return p + by.first + b * by.batch + i * by.token + h * by.head;
   }
-  void clear(std::int64_t b, std::int64_t head, Range j) {
-    for (std::int64_t t = j.begin; t < j.end; ++t) {
-      std::fill_n(to(dk_, w_.s.dk, b, t, head), w_.s.depth, T{0});
-      std::fill_n(to(dv_, w_.s.dv, b, t, head), w_.s.values, T{0});
+  // Sums of dk and dv, which bf16 cannot hold; and the operands of products over the queries of a block.
+  void take_pairs(Pieces& p) {
+    if constexpr (kPairs) {
+      const std::int64_t keys = GradUnits(w_.s).key_blocks > 0 ? kUnitKeys : w_.s.keys;
+      dk_sums_ = p.take<T>(keys * w_.s.depth);
+      dv_sums_ = p.take<T>(keys * w_.s.values);
+      query_pairs_ = p.take<E>(w_.pairs(kQueries) * w_.s.depth);
+      dout_pairs_ = p.take<E>(w_.pairs(kQueries) * w_.s.values);
+      weight_pairs_ = p.take<E>(kKeys * kTileLd / 2);
+      ds_pairs_ = p.take<E>(kKeys * kTileLd / 2);
+    }
+  }
+  // Gradients of keys that no query sees are zero.
+  void finish_keys(std::int64_t b, std::int64_t head, std::int64_t end) {
+    for (std::int64_t t = begin_; t < end; ++t) {
+      S *dk = to(dk_, w_.s.dk, b, t, head), *dv = to(dv_, w_.s.dv, b, t, head);
+      if (t >= written_) {
+        std::fill_n(dk, w_.s.depth, S{});
+        std::fill_n(dv, w_.s.values, S{});
+      } else if constexpr (kPairs) {
+        w_.halves.narrow(dk_sums_ + (t - begin_) * w_.s.depth, w_.s.depth, dk);
+        w_.halves.narrow(dv_sums_ + (t - begin_) * w_.s.values, w_.s.values, dv);
+      }
     }
   }
 
@@ -370,7 +469,13 @@ template <class T> class Backward {
     std::fill_n(lse_tile_, kTileLd, T{0});
     std::fill_n(delta_, kTileLd, T{0});
     std::copy_n(lse_ + w_.lse_at(p.b, p.first, p.h), p.count, lse_tile_);
-    w_.simd.dots(out_ + at, dout_ + at, row, p.count, w_.s.values, delta_);
+    if constexpr (kPairs) {
+      w_.halves.dots(out_ + at, dout_ + at, row, p.count, w_.s.values, delta_);
+      w_.halves.pair_rows(w_.q(p.b, p.first, p.h), w_.s.q.token, p.count, w_.s.depth, query_pairs_);
+      w_.halves.pair_rows(dout_ + at, row, p.count, w_.s.values, dout_pairs_);
+    } else {
+      w_.simd.dots(out_ + at, dout_ + at, row, p.count, w_.s.values, delta_);
+    }
     std::fill_n(dq_t_, w_.s.depth * kTileLd, T{0});
   }
 
@@ -388,7 +493,7 @@ template <class T> class Backward {
 
   void tile(const Place& p, std::int64_t key_head, bool keys, bool queries) {
     const TileView t = w_.view(p);
-    const T *k = w_.k(p.b, p.key, key_head), *v = w_.v(p.b, p.key, key_head);
+    const S *k = w_.k(p.b, p.key, key_head), *v = w_.v(p.b, p.key, key_head);
     w_.tile_product(t, k, w_.s.k.token, w_.s.depth, queries_t_, weights_);
     w_.tile_product(t, v, w_.s.v.token, w_.s.values, dout_t_, ds_);
     const bool thin = w_.s.dropout != 0;
@@ -405,43 +510,52 @@ template <class T> class Backward {
 
   // Gradients of keys and values: the first tile that a key meets sets them, others are added.
   void keys_grad(const Place& p, const TileView& t, std::int64_t key_head) {
+    if constexpr (kPairs) {
+      w_.halves.pair_queries(t, weights_, weight_pairs_);
+      w_.halves.pair_queries(t, ds_, ds_pairs_);
+    }
     const std::int64_t old = std::clamp<std::int64_t>(written_ - p.key, 0, p.keys);
     keys_grad(p, t, key_head, {0, old}, true);
     keys_grad(p, t, key_head, {old, p.keys}, false);
   }
   void keys_grad(const Place& p, const TileView& t, std::int64_t key_head, Range of, bool accumulate) {
-    const std::int64_t out_row = w_.out.token;
     each_tile(of.end - of.begin, [&](std::int64_t row, std::int64_t rows) {
-      const std::int64_t j = of.begin + row, first = std::max<std::int64_t>(j - t.shift, 0), count = p.count - first;
-      const std::int64_t i = p.first + first, at = j * kTileLd + first;
-      w_.product({rows, w_.s.values, count, weights_ + at, kTileLd, 1, dout_ + w_.out_at(p.b, i, p.h), out_row,
-                  to(dv_, w_.s.dv, p.b, p.key + j, key_head), w_.s.dv.token, accumulate});
-      w_.product({rows, w_.s.depth, count, ds_ + at, kTileLd, 1, w_.q(p.b, i, p.h), w_.s.q.token,
-                  to(dk_, w_.s.dk, p.b, p.key + j, key_head), w_.s.dk.token, accumulate});
+      const std::int64_t j = of.begin + row, first = std::max<std::int64_t>(j - t.shift, 0);
+      if constexpr (kPairs) {
+        const std::int64_t pair = first / 2, count = w_.pairs(p.count) - pair, at = j * kTileLd / 2 + pair;
+        const std::int64_t depth = w_.s.depth, values = w_.s.values, key = p.key + j - begin_;
+        w_.product({rows, values, count, weight_pairs_ + at, kTileLd / 2, 1, dout_pairs_ + pair * values, values,
+                    dv_sums_ + key * values, values, accumulate});
+        w_.product({rows, depth, count, ds_pairs_ + at, kTileLd / 2, 1, query_pairs_ + pair * depth, depth,
+                    dk_sums_ + key * depth, depth, accumulate});
+      } else {
+        const std::int64_t count = p.count - first, i = p.first + first, at = j * kTileLd + first;
+        w_.product({rows, w_.s.values, count, weights_ + at, kTileLd, 1, dout_ + w_.out_at(p.b, i, p.h), w_.out.token,
+                    to(dv_, w_.s.dv, p.b, p.key + j, key_head), w_.s.dv.token, accumulate});
+        w_.product({rows, w_.s.depth, count, ds_ + at, kTileLd, 1, w_.q(p.b, i, p.h), w_.s.q.token,
+                    to(dk_, w_.s.dk, p.b, p.key + j, key_head), w_.s.dk.token, accumulate});
+      }
     });
   }
 
-  Work<T> w_;
-  const T *out_, *lse_, *dout_;
-  T *dq_, *dk_, *dv_;
-  T *queries_t_, *dout_t_, *dq_t_, *weights_, *ds_, *lse_tile_, *delta_, *added_, *bits_, *bit_rows_;
+  Work<T, S> w_;
+  const S* out_;
+  const T* lse_;
+  const S* dout_;
+  S *dq_, *dk_, *dv_;
+  E *queries_t_, *dout_t_;
+  T *dq_t_, *weights_, *ds_, *lse_tile_, *delta_, *added_, *bits_, *bit_rows_;
+  T *dk_sums_ = nullptr, *dv_sums_ = nullptr;  // from key begin_ on
+  E *query_pairs_ = nullptr, *dout_pairs_ = nullptr, *weight_pairs_ = nullptr, *ds_pairs_ = nullptr;
+  std::int64_t begin_ = 0;
   std::int64_t written_ = 0;  // keys before this one have their gradients of what was added up so far
   std::size_t bytes_ = 0;
 };
 
-// How the backward pass is cut into independent parts.
-struct GradUnits {
-  std::int64_t heads, key_blocks = 0, query_blocks = 0;  // blocks: 0 where a head is one part
-  explicit GradUnits(const AttentionSpec& s) : heads(s.batch * s.key_heads) {
-    if (heads >= kEnoughHeads || (s.keys <= kUnitKeys && s.queries <= kQueries)) return;
-    key_blocks = blocks(s.keys, kUnitKeys);
-    query_blocks = blocks(s.queries, kQueries);
-  }
-  std::int64_t per_head() const { return std::max<std::int64_t>(key_blocks + query_blocks, 1); }
-  std::int64_t count() const { return heads * per_head(); }
-};
-
-template <class F> decltype(auto) by_dtype(DType t, F f) { return t == f64 ? f(double{}) : f(float{}); }
+// f(a number of the dtype of scores, one of the dtype of operands)
+template <class F> decltype(auto) by_dtype(DType t, F f) {
+  return t == f64 ? f(double{}, double{}) : t == bf16 ? f(float{}, bfloat16{}) : f(float{}, float{});
+}
 
 int threads_for(double flops, std::int64_t units, int most) {
   constexpr double kFlopsPerThread = 2e5;
@@ -453,13 +567,15 @@ std::int64_t forward_units(const AttentionSpec& s) { return s.batch * s.heads * 
 
 std::size_t forward_bytes(const AttentionSpec& s) {
   if (s.key_heads == 0) return 0;
-  return by_dtype(s.dtype,
-                  [&](auto zero) { return Forward<decltype(zero)>(s, {}, nullptr, nullptr, nullptr).bytes(); });
+  return by_dtype(s.dtype, [&](auto number, auto stored) {
+    return Forward<decltype(number), decltype(stored)>(s, {}, nullptr, nullptr, nullptr).bytes();
+  });
 }
 std::size_t backward_bytes(const AttentionSpec& s) {
   if (s.key_heads == 0) return 0;
-  return by_dtype(
-      s.dtype, [&](auto zero) { return Backward<decltype(zero)>(s, {}, nullptr, nullptr, nullptr, nullptr).bytes(); });
+  return by_dtype(s.dtype, [&](auto number, auto stored) {
+    return Backward<decltype(number), decltype(stored)>(s, {}, nullptr, nullptr, nullptr, nullptr).bytes();
+  });
 }
 
 void* of_thread(void* workspace, std::size_t bytes) {
@@ -486,8 +602,8 @@ void attention(const AttentionSpec& spec, const AttentionArgs& args, void* out, 
   if (units == 0) return;
   const std::size_t bytes = forward_bytes(spec);
   share(units, threads, [&](std::int64_t begin, std::int64_t end) {
-    by_dtype(spec.dtype, [&](auto zero) {
-      Forward<decltype(zero)> f(spec, args, out, lse, of_thread(workspace, bytes));
+    by_dtype(spec.dtype, [&](auto number, auto stored) {
+      Forward<decltype(number), decltype(stored)> f(spec, args, out, lse, of_thread(workspace, bytes));
       for (std::int64_t u = begin; u < end; ++u)
         f.run(u / per_head / spec.heads, u / per_head % spec.heads, u % per_head);
     });
@@ -507,13 +623,14 @@ void attention_grad(const AttentionSpec& spec, const AttentionGradArgs& args, vo
   if (units.count() == 0) return;
   const std::size_t bytes = backward_bytes(spec);
   share(units.count(), threads, [&](std::int64_t begin, std::int64_t end) {
-    by_dtype(spec.dtype, [&](auto zero) {
-      Backward<decltype(zero)> f(spec, args, dq, dk, dv, of_thread(workspace, bytes));
+    by_dtype(spec.dtype, [&](auto number, auto stored) {
+      Backward<decltype(number), decltype(stored)> f(spec, args, dq, dk, dv, of_thread(workspace, bytes));
       for (std::int64_t u = begin; u < end; ++u) {
         const std::int64_t head = u / units.per_head(), part = u % units.per_head();
         const std::int64_t b = head / spec.key_heads, h = head % spec.key_heads;
         const auto range = [](std::int64_t block, std::int64_t step, std::int64_t all) {
-          return typename Backward<decltype(zero)>::Range{block * step, std::min((block + 1) * step, all)};
+          return typename Backward<decltype(number), decltype(stored)>::Range{block * step,
+                                                                              std::min((block + 1) * step, all)};
         };
         if (units.key_blocks + units.query_blocks == 0)
           f.run(b, h, {0, spec.keys}, {0, spec.queries}, true, true);

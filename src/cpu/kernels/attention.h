@@ -1,6 +1,6 @@
 // Attention by blocks of scores that stay in the cache (Dao et al., "FlashAttention", NeurIPS 2022), forward and
-// backward, f32 and f64: products on register tiles, softmax rows by SIMD. Called by lowering's attention steps.
-// Results do not depend on the number of threads.
+// backward, in f32, f64 and bf16: products on register tiles, softmax rows by SIMD. Called by lowering's attention
+// steps. Results do not depend on the number of threads.
 #pragma once
 
 #include <cstddef>
@@ -27,7 +27,7 @@ struct AttentionSpec {
   std::int64_t mask_strides[4] = {0, 0, 0, 0};  // elements between batch entries, heads, queries, keys; 0: broadcast
   double dropout = 0;                           // of the weights, drawn at `place`
   std::uint64_t place = 0;
-  DType dtype = f32;  // f32 or f64
+  DType dtype = f32;  // f32, f64, or bf16: weights rounded to bf16, sums, lse and added masks f32
 
   double flops() const noexcept;  // of one product of all queries and keys
 };

@@ -9,6 +9,7 @@
 #include "cpu/kernels/simd_portable-inl.h"
 // clang-format on
 #include <algorithm>
+#include <bit>
 #include <limits>
 
 #include "cpu/kernels/attention_rows.h"
@@ -187,11 +188,93 @@ template <class T> void dots(const T* a, const T* b, std::int64_t ld, std::int64
   for (std::int64_t i = 0; i < count; ++i) out[i] = dot(a + i * ld, b + i * ld, n);
 }
 
+// ---- bf16 ----
+
+using U32 = hn::ScalableTag<std::uint32_t>;
+
+// f32 rounded to bf16, in the lower halves.
+template <class D> HWY_INLINE hn::Vec<U32> rounded(D d, hn::Vec<D> x) {
+  return hn::ShiftRight<16>(hn::BitCast(U32(), round_to_bf16(d, x)));
+}
+
+void pair_keys(const TileView& t, const float* x, std::uint32_t* out) {
+  const hn::ScalableTag<float> d;
+  each_column(d, t, [&](const auto& c) {
+    std::uint32_t* to = out + c.at;
+    for (std::int64_t j = 0; j < t.keys; j += 2, to += kTileLd) {
+      const auto row = [&](std::int64_t k) {
+        return k < c.part ? rounded(d, hn::LoadU(d, x + k * kTileLd + c.at)) : hn::Zero(U32());
+      };
+      hn::StoreU(hn::Or(row(j), hn::ShiftLeft<16>(row(j + 1))), U32(), to);
+    }
+  });
+}
+
+// The lower halves of vectors of 32 bits, in order.
+HWY_INLINE void store_halves(hn::Vec<U32> v, std::uint16_t* to) {
+  const hn::Rebind<std::uint16_t, U32> d16;
+  hn::StoreU(hn::DemoteTo(d16, hn::BitCast(hn::RebindToSigned<U32>(), v)), d16, to);
+}
+
+void pair_queries(const TileView& t, const float* x, std::uint32_t* out) {
+  const hn::ScalableTag<float> d;
+  for (std::int64_t j = 0; j < t.keys; ++j, x += kTileLd, out += kTileLd / 2)
+    for (std::int64_t i = 0; i < t.queries; i += static_cast<std::int64_t>(hn::Lanes(d)))
+      store_halves(rounded(d, hn::LoadU(d, x + i)), reinterpret_cast<std::uint16_t*>(out) + i);
+}
+
+void pair_rows(const bfloat16* from, std::int64_t ld, std::int64_t count, std::int64_t n, std::uint32_t* to) {
+  const hn::Rebind<std::uint16_t, U32> d16;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(U32()));
+  for (std::int64_t r = 0; r < count; r += 2, from += 2 * ld, to += n) {
+    const auto* low = reinterpret_cast<const std::uint16_t*>(from);
+    const std::uint16_t* high = r + 1 < count ? low + ld : nullptr;
+    std::int64_t i = 0;
+    for (; i + lanes <= n; i += lanes) {
+      const auto a = hn::PromoteTo(U32(), hn::LoadU(d16, low + i));
+      const auto b = high == nullptr ? hn::Zero(U32()) : hn::PromoteTo(U32(), hn::LoadU(d16, high + i));
+      hn::StoreU(hn::Or(a, hn::ShiftLeft<16>(b)), U32(), to + i);
+    }
+    for (; i < n; ++i) to[i] = low[i] | (high == nullptr ? 0u : static_cast<std::uint32_t>(high[i]) << 16);
+  }
+}
+
+float to_float(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+
+void dots_bf16(const bfloat16* a, const bfloat16* b, std::int64_t ld, std::int64_t count, std::int64_t n, float* out) {
+  const hn::ScalableTag<float> d;
+  const hn::Rebind<std::uint16_t, U32> d16;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const auto load = [&](const std::uint16_t* p) {
+    return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(U32(), hn::LoadU(d16, p))));
+  };
+  for (std::int64_t r = 0; r < count; ++r) {
+    const auto *x = reinterpret_cast<const std::uint16_t*>(a + r * ld),
+               *y = reinterpret_cast<const std::uint16_t*>(b + r * ld);
+    auto sum = hn::Zero(d);
+    std::int64_t i = 0;
+    for (; i + lanes <= n; i += lanes) sum = hn::MulAdd(load(x + i), load(y + i), sum);
+    float rest = 0;
+    for (; i < n; ++i) rest += to_float(x[i]) * to_float(y[i]);
+    out[r] = hn::GetLane(hn::SumOfLanes(d, sum)) + rest;
+  }
+}
+
+void narrow(const float* from, std::int64_t n, bfloat16* to) {
+  const hn::ScalableTag<float> d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  auto* bits = reinterpret_cast<std::uint16_t*>(to);
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) store_halves(rounded(d, hn::LoadU(d, from + i)), bits + i);
+  for (; i < n; ++i) to[i] = bfloat16(from[i]);
+}
+
 template <class T> AttentionRows<T> table() {
   return {scale_add<T>, soften<T>, finish<T>, thin<T>, weights_grad<T>, dots<T>};
 }
 
-void fill_attention_rows(AttentionRows<float>& f32_table, AttentionRows<double>& f64_table) {
+void fill_attention_rows(AttentionRows<float>& f32_table, AttentionRows<double>& f64_table, AttentionBf16& bf16_table) {
+  bf16_table = {pair_keys, pair_queries, pair_rows, dots_bf16, narrow};
   f32_table = table<float>();
   f64_table = table<double>();
 }
@@ -207,13 +290,15 @@ namespace {
 struct Tables {
   AttentionRows<float> f32_table;
   AttentionRows<double> f64_table;
-  Tables() { BP_SIMD_DISPATCH(fill_attention_rows)(f32_table, f64_table); }
+  AttentionBf16 bf16_table;
+  Tables() { BP_SIMD_DISPATCH(fill_attention_rows)(f32_table, f64_table, bf16_table); }
 };
 const Tables& tables() {
   static const Tables both;
   return both;
 }
 }  // namespace
+const AttentionBf16& attention_bf16() { return tables().bf16_table; }
 const AttentionRows<float>& attention_rows(float) { return tables().f32_table; }
 const AttentionRows<double>& attention_rows(double) { return tables().f64_table; }
 }  // namespace bp::cpu

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "bp/dtype.h"
+
 namespace bp::cpu {
 
 inline constexpr std::int64_t kTileLd = 64;  // a whole number of vectors of every instruction set
@@ -40,6 +42,20 @@ template <class T> struct AttentionRows {
   // out[i] = dot of rows i of a and b, [count, n], ld apart
   void (*dots)(const T* a, const T* b, std::int64_t ld, std::int64_t count, std::int64_t n, T* out);
 };
+
+// bf16 for products of pairs (attention_pairs.h): two numbers that are multiplied with two others and added up.
+struct AttentionBf16 {
+  // out[p][query] = keys 2p and 2p + 1 of x, [keys / 2, kTileLd]; zeros where hidden or behind the last key.
+  void (*pair_keys)(const TileView& t, const float* x, std::uint32_t* out);
+  // out[key][p] = queries 2p and 2p + 1 of x, [keys, kTileLd / 2]
+  void (*pair_queries)(const TileView& t, const float* x, std::uint32_t* out);
+  // to[p][i] = rows 2p and 2p + 1 of from, [count, n], ld apart; zero behind the last row
+  void (*pair_rows)(const bfloat16* from, std::int64_t ld, std::int64_t count, std::int64_t n, std::uint32_t* to);
+  void (*dots)(const bfloat16* a, const bfloat16* b, std::int64_t ld, std::int64_t count, std::int64_t n, float* out);
+  void (*narrow)(const float* from, std::int64_t n, bfloat16* to);
+};
+const AttentionBf16& attention_bf16();
+
 const AttentionRows<float>& attention_rows(float);
 const AttentionRows<double>& attention_rows(double);
 
