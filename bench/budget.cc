@@ -21,13 +21,8 @@ struct Training {
 
 Training training(const std::string& name, int threads, std::size_t budget) {
   Training t{std::make_shared<bench::Case>(bench::make_case(name, bp::f32)), {}, {}, {}};
-  const auto body = [c = t.c](const bp::Tensor& x, const bp::Tensor& y) {
-    const bp::Tensor loss = c->loss(c->model(x), y);
-    c->optimizer->update(bp::grad(loss, c->parameters));
-    return loss;
-  };
-  const bp::CompileOptions options{.mode = bp::Mode::train, .threads = threads, .memory_budget = budget};
-  auto step = std::make_shared<decltype(bp::compile(body))>(bp::compile(body, options));
+  auto made = bench::training_step(*t.c, {.threads = threads, .memory_budget = budget});
+  auto step = std::make_shared<decltype(made)>(std::move(made));
   t.step = [step, c = t.c](std::uint32_t s) {
     const auto [x, y] = c->batch(s);
     return (*step)(x, y).item();

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <stdexcept>
@@ -195,6 +196,26 @@ inline Case make_case(const std::string& name, bp::DType dtype, double scale = 1
     throw std::runtime_error("unknown case " + name + ": expected tiny, mlp, cnn, resnet20, lstm, gpt or gpt12");
   }
   return c;
+}
+
+// A training step of a case, which must outlive it: (inputs, targets) to the loss.
+inline auto training_step(const Case& c, bp::CompileOptions options) {
+  options.mode = bp::Mode::train;
+  return bp::compile(
+      [&c](const bp::Tensor& x, const bp::Tensor& t) {
+        const bp::Tensor loss = c.loss(c.model(x), t);
+        c.optimizer->update(bp::grad(loss, c.parameters));
+        return loss;
+      },
+      options);
+}
+
+// VmRSS, VmHWM, ... of this process, in bytes. Linux.
+inline double process_status(const std::string& name) {
+  std::ifstream in("/proc/self/status");
+  for (std::string line; std::getline(in, line);)
+    if (line.rfind(name + ":", 0) == 0) return std::stod(line.substr(name.size() + 1)) * 1024;
+  throw std::runtime_error("/proc/self/status has no " + name);
 }
 
 // A step of a golden run: the loss, then the norm of each parameter's gradient; updates.

@@ -12,28 +12,11 @@
 
 namespace {
 
-// VmRSS, VmHWM, ... of this process, in bytes.
-double status(const std::string& name) {
-  std::ifstream in("/proc/self/status");
-  for (std::string line; std::getline(in, line);)
-    if (line.rfind(name + ":", 0) == 0) return std::stod(line.substr(name.size() + 1)) * 1024;
-  throw std::runtime_error("/proc/self/status has no " + name);
-}
 // The resident set; its peak is counted from here on.
 double settle() {
   malloc_trim(0);
   std::ofstream("/proc/self/clear_refs") << "5";
-  return status("VmRSS");
-}
-
-auto compiled(const bench::Case& c, int threads) {
-  return bp::compile(
-      [&c](const bp::Tensor& x, const bp::Tensor& t) {
-        const bp::Tensor loss = c.loss(c.model(x), t);
-        c.optimizer->update(bp::grad(loss, c.parameters));
-        return loss;
-      },
-      {.mode = bp::Mode::train, .threads = threads});
+  return bench::process_status("VmRSS");
 }
 
 }  // namespace
@@ -44,13 +27,13 @@ int main(int argc, char** argv) try {
   const int steps = std::stoi(bench::option(argc, argv, "steps", "3"));
   const bench::Case c = bench::make_case(name, bp::f32, 1e-3);
   const auto [x, t] = c.batch(0);
-  compiled(c, threads)(x, t).item();
+  bench::training_step(c, {.threads = threads})(x, t).item();
   const double built = settle();
-  auto step = compiled(c, threads);
+  auto step = bench::training_step(c, {.threads = threads});
   const bp::ExecutableInfo info = step.prepare({x.type(), t.type()});
   const double prepared = settle();
   for (int i = 0; i < steps; ++i) step(x, t).item();
-  const double peak = status("VmHWM");
+  const double peak = bench::process_status("VmHWM");
   // Arguments and states, which the plan counts too, were there before.
   const double fixed = static_cast<double>(info.planned_peak_bytes - info.arena_bytes);
   fmt::print(

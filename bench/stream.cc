@@ -19,13 +19,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr std::int64_t kPixels = 28 * 28;
 
-double peak_mib() {
-  std::ifstream in("/proc/self/status");
-  for (std::string line; std::getline(in, line);)
-    if (line.rfind("VmHWM:", 0) == 0) return std::stod(line.substr(6)) / 1024;
-  throw std::runtime_error("/proc/self/status has no VmHWM");
-}
-
 struct Net {
   bench::Cnn cnn;
   bp::Tensor operator()(const bp::Tensor& x) const { return cnn(bp::reshape(x, {x.shape()[0], 28, 28, 1})); }
@@ -184,7 +177,7 @@ int main(int argc, char** argv) try {
   const double opened = std::chrono::duration<double>(Clock::now() - start).count();
   bp::data::DataLoader loader(source, {.batch_size = 64, .key = bp::Key(7), .threads = workers});
   const Measured m = train(loader, threads, std::stod(option("seconds", "60")));
-  const double busy = 1 - m.waited / m.seconds, peak = peak_mib();
+  const double busy = 1 - m.waited / m.seconds, peak = bench::process_status("VmHWM") / (1 << 20);
   fmt::print(
       "{{\"format\":\"{}\",\"gigabytes\":{},\"rows\":{},\"threads\":{},\"workers\":{},\"made_s\":{:.1f},\"steps\":{},"
       "\"step_us\":{:.1f},\"busy\":{:.4f},\"slowest_fetch_us\":{:.0f},\"peak_mib\":{:.1f}}}\n",

@@ -31,13 +31,7 @@ int main(int argc, char** argv) try {
   if (const std::string pass = bench::option(argc, argv, "disable", ""); !pass.empty()) disable.push_back(pass);
   const bench::Case c = bench::make_case(name, numbers.values,
                                          1e-3);  // a fixed batch learned to zero loss would fill moments with denormals
-  auto step = bp::compile(
-      [&](const bp::Tensor& x, const bp::Tensor& t) {
-        const bp::Tensor loss = c.loss(c.model(x), t);
-        c.optimizer->update(bp::grad(loss, c.parameters));
-        return loss;
-      },
-      {.mode = bp::Mode::train, .threads = threads, .precision = numbers.precision, .disable_passes = disable});
+  auto step = bench::training_step(c, {.threads = threads, .precision = numbers.precision, .disable_passes = disable});
   const auto [x, t] = c.batch(0);
   const auto begin = Clock::now();
   const double loss0 = step(x, t).item();
