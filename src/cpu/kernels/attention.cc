@@ -22,9 +22,7 @@ namespace {
 
 // A tile of scores meets 64 queries (kTileLd) and as many keys: two of f32, as the backward pass has them, are 32 KB.
 constexpr std::int64_t kQueries = kTileLd, kKeys = 64;
-// How the backward pass is shared out by blocks, each score made twice, where there are fewer heads than this.
-constexpr std::int64_t kEnoughHeads = 16;
-constexpr std::int64_t kUnitKeys = 128;
+constexpr std::int64_t kUnitKeys = 128;  // of a part of the backward pass
 
 std::int64_t blocks(std::int64_t n, std::int64_t step) { return (n + step - 1) / step; }
 
@@ -366,21 +364,27 @@ template <class T, class S> class Forward {
 
 // ---- backward ----
 
-// How the backward pass is cut into independent parts.
+// How the backward pass is cut into independent parts: heads, or blocks of keys and blocks of queries where there are
+// too few heads for the threads. Scores are made twice by blocks, seven products instead of five; sums are the same
+// bits.
 struct GradUnits {
   std::int64_t heads, key_blocks = 0, query_blocks = 0;  // blocks: 0 where a head is one part
-  explicit GradUnits(const AttentionSpec& s) : heads(s.batch * s.key_heads) {
-    if (heads >= kEnoughHeads || (s.keys <= kUnitKeys && s.queries <= kQueries)) return;
+  GradUnits(const AttentionSpec& s, int threads) : heads(s.batch * s.key_heads) {
+    if (5 * blocks(heads, threads) * threads <= 7 * heads) return;
+    if (s.keys <= kUnitKeys && s.queries <= kQueries) return;
     key_blocks = blocks(s.keys, kUnitKeys);
     query_blocks = blocks(s.queries, kQueries);
   }
   std::int64_t per_head() const { return std::max<std::int64_t>(key_blocks + query_blocks, 1); }
   std::int64_t count() const { return heads * per_head(); }
+  std::int64_t keys(const AttentionSpec& s) const { return key_blocks > 0 ? std::min(kUnitKeys, s.keys) : s.keys; }
 };
 
 template <class T, class S> class Backward {
  public:
-  Backward(const AttentionSpec& spec, const AttentionGradArgs& args, void* dq, void* dk, void* dv, void* memory)
+  // unit_keys: the most keys of a part
+  Backward(const AttentionSpec& spec, const AttentionGradArgs& args, std::int64_t unit_keys, void* dq, void* dk,
+           void* dv, void* memory)
       : w_{spec, args.forward},
         out_(static_cast<const S*>(args.out)),
         lse_(static_cast<const T*>(args.lse)),
@@ -400,7 +404,7 @@ template <class T, class S> class Backward {
     bits_ = p.take<T>(w_.bits_room());
     bit_rows_ = p.take<T>(w_.bits_room());
     w_.take_rooms(p);
-    take_pairs(p);
+    take_pairs(p, unit_keys);
     bytes_ = p.bytes(memory);
   }
   std::size_t bytes() const { return bytes_; }
@@ -436,9 +440,8 @@ template <class T, class S> class Backward {
     return p + by.first + b * by.batch + i * by.token + h * by.head;
   }
   // Sums of dk and dv, which bf16 cannot hold; and the operands of products over the queries of a block.
-  void take_pairs(Pieces& p) {
+  void take_pairs(Pieces& p, [[maybe_unused]] std::int64_t keys) {
     if constexpr (kPairs) {
-      const std::int64_t keys = GradUnits(w_.s).key_blocks > 0 ? kUnitKeys : w_.s.keys;
       dk_sums_ = p.take<T>(keys * w_.s.depth);
       dv_sums_ = p.take<T>(keys * w_.s.values);
       query_pairs_ = p.take<E>(w_.pairs(kQueries) * w_.s.depth);
@@ -571,10 +574,11 @@ std::size_t forward_bytes(const AttentionSpec& s) {
     return Forward<decltype(number), decltype(stored)>(s, {}, nullptr, nullptr, nullptr).bytes();
   });
 }
-std::size_t backward_bytes(const AttentionSpec& s) {
+std::size_t backward_bytes(const AttentionSpec& s, const GradUnits& units) {
   if (s.key_heads == 0) return 0;
   return by_dtype(s.dtype, [&](auto number, auto stored) {
-    return Backward<decltype(number), decltype(stored)>(s, {}, nullptr, nullptr, nullptr, nullptr).bytes();
+    return Backward<decltype(number), decltype(stored)>(s, {}, units.keys(s), nullptr, nullptr, nullptr, nullptr)
+        .bytes();
   });
 }
 
@@ -610,21 +614,26 @@ void attention(const AttentionSpec& spec, const AttentionArgs& args, void* out, 
   });
 }
 
+// A step may run on fewer threads than it has room for.
 std::size_t attention_grad_workspace(const AttentionSpec& spec, int threads) noexcept {
-  return backward_bytes(spec) * static_cast<std::size_t>(threads);
+  std::size_t most = 0;
+  for (int t = 1; t <= threads; ++t)
+    most = std::max(most, backward_bytes(spec, GradUnits(spec, t)) * static_cast<std::size_t>(t));
+  return most;
 }
 int attention_grad_threads(const AttentionSpec& spec, int most) noexcept {
-  return threads_for(2.5 * spec.flops(), GradUnits(spec).count(), most);
+  return threads_for(2.5 * spec.flops(), GradUnits(spec, most).count(), most);
 }
 
 void attention_grad(const AttentionSpec& spec, const AttentionGradArgs& args, void* dq, void* dk, void* dv,
                     void* workspace, int threads) {
-  const GradUnits units(spec);
+  const GradUnits units(spec, threads);
   if (units.count() == 0) return;
-  const std::size_t bytes = backward_bytes(spec);
+  const std::size_t bytes = backward_bytes(spec, units);
   share(units.count(), threads, [&](std::int64_t begin, std::int64_t end) {
     by_dtype(spec.dtype, [&](auto number, auto stored) {
-      Backward<decltype(number), decltype(stored)> f(spec, args, dq, dk, dv, of_thread(workspace, bytes));
+      Backward<decltype(number), decltype(stored)> f(spec, args, units.keys(spec), dq, dk, dv,
+                                                     of_thread(workspace, bytes));
       for (std::int64_t u = begin; u < end; ++u) {
         const std::int64_t head = u / units.per_head(), part = u % units.per_head();
         const std::int64_t b = head / spec.key_heads, h = head % spec.key_heads;

@@ -2,6 +2,7 @@
 // instruction where the processor has it (AVX-512 BF16). Used by attention.cc only.
 #pragma once
 
+#include "cpu/kernels/attention_rows.h"
 #include "cpu/kernels/matmul_micro.h"
 
 namespace bp::cpu {
@@ -12,5 +13,8 @@ const MicroTable& pair_products();
 
 // Those of AVX-512 BF16; null where the processor, or BP_MAX_ISA, has none.
 const MicroTable* native_pair_products();
+
+// Replaces conversions to bf16 by those instructions where there are such.
+void take_native_conversions(AttentionBf16& table);
 
 }  // namespace bp::cpu

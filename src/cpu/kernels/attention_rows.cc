@@ -12,6 +12,7 @@
 #include <bit>
 #include <limits>
 
+#include "cpu/kernels/attention_pairs.h"
 #include "cpu/kernels/attention_rows.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -291,7 +292,9 @@ struct Tables {
   AttentionRows<float> f32_table;
   AttentionRows<double> f64_table;
   AttentionBf16 bf16_table;
-  Tables() { BP_SIMD_DISPATCH(fill_attention_rows)(f32_table, f64_table, bf16_table); }
+  Tables() {
+    BP_SIMD_DISPATCH(fill_attention_rows)(f32_table, f64_table, bf16_table), take_native_conversions(bf16_table);
+  }
 };
 const Tables& tables() {
   static const Tables both;
