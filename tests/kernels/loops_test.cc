@@ -526,7 +526,7 @@ TEST(Loops, IndicesAndBroadcastStores) {
 
 TEST(Loops, RandomMatchesRandomWord) {
   for (DType t : {f32, f64})
-    for (Size size : {Size{1, 1003}, Size{77, 5}, Size{3, 701}, Size{50, 40}, Size{7, 3}}) {
+    for (Size size : {Size{1, 1003}, Size{77, 5}, Size{3, 701}, Size{50, 40}, Size{7, 3}, Size{5, 2500}}) {
       LoopProgram p = space(size.first, size.second, t);
       const auto full = LoopAccess::full(p.rows, p.cols);
       const int key = p.input(i64, LoopAccess{.rank = 0, .size = {}, .stride = {}, .col_stride = 0});

@@ -9,6 +9,7 @@
 #include <limits>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/flush_denormals.h"
@@ -146,6 +147,23 @@ TEST(MachineCode, PhasesOfARowAreOnePiece) {
       for (std::size_t k = 0; k < tiles.size(); ++k)
         EXPECT_EQ(tiles[k], code[k]) << rows << " x " << cols << ", output " << k;
     }
+}
+
+// Random bits drawn in rows with remainders, twice, in loops of one phase and of two, in rows cut into tiles.
+TEST(MachineCode, RandomBitsGiveTheBitsOfTiles) {
+  const std::vector<float> state = {1, -2, 3, 4};  // a seed and a step of any bits
+  for (auto [rows, cols] :
+       {std::pair(9, 100), std::pair(30, 192), std::pair(6, 20), std::pair(3, 4), std::pair(5, 2500)}) {
+    LoopProgram p = space(rows, cols, f32);
+    const int x = p.load(p.input(f32, LoopAccess::full(rows, cols))), key = p.input(i64, LoopAccess::scalar());
+    const int bits = p.binary(LoopOp::mul, x, p.random(key, 5, 24)), other = p.random(key, 6, 8);
+    const int sum = p.reduce(LoopOp::row_sum, bits);
+    p.store(p.output(f32, LoopAccess::full(rows, cols)),
+            p.binary(LoopOp::add, p.binary(LoopOp::mul, bits, other), sum));
+    const std::vector<std::vector<float>> inputs = {hard_values(rows * cols, 3), state};
+    const auto tiles = run(p, inputs, LoopCode::tiles), code = run(p, inputs, LoopCode::machine);
+    EXPECT_EQ(tiles, code) << rows << " x " << cols << CompiledLoop(p).explain();
+  }
 }
 
 // Results below the normal numbers are rounded, or flushed, as those of tiles.

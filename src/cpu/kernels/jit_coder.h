@@ -1,5 +1,5 @@
 // The assembler of one run of steps of fused loops: jit_run.cc has its loops, jit_steps.cc what happens at one vector
-// and at one row. Used by those two only.
+// and at one row, jit_random.cc random bits. Used by those only.
 #pragma once
 
 #include <algorithm>
@@ -42,6 +42,8 @@ class RunCoder {
   };
 
   void choose_nest();
+  void find_inner_values();
+  bool computes_much() const;
 
   template <class F> static void for_reads(const LoopStep& s, F f) {
     if (s.fn == nullptr) {
@@ -80,14 +82,13 @@ class RunCoder {
 
   // ---- stages
   void begin_stage(std::size_t number);
-  // Whether row value s is read by the elements, or by anything, from a stage on.
-  bool read_by_elements(int s, std::size_t from) const;
-  bool read_from(int s, std::size_t from) const;
   static bool reads(const std::vector<LoopStep>& steps, int s);
+  bool read_in(const LoopStage& stage, int s) const { return reads(stage.row_steps, s) || reads(stage.tile_steps, s); }
+  bool read_after(std::size_t number, int s) const;
 
-  // ---- values of the row
-  // In the first lane, and in all where elements read them.
-  void define_row_value(int s, const Vec& v, std::size_t next);
+  // ---- values of the row, right in the first lane and in all where elements read them
+  bool read_by_elements(std::size_t number, int s) const;
+  void define_row_value(int s, const Vec& v, std::size_t number);
   Address row_address(int s);
   void row_steps(std::size_t number);
   Arg row_operand(const LoopStep& s, int k);
@@ -99,7 +100,7 @@ class RunCoder {
   Address steady_address(const SteadyValue& key);
   Vec steady(const SteadyValue& key);
   void note(const SteadyValue& key);
-  void begin_row();
+  void begin_row(const LoopStage& stage);
 
   // ---- values
   Arg read(const LoopStep& s, int k);
@@ -111,6 +112,9 @@ class RunCoder {
   // ---- the steps at one vector
   void body(int vector, Part part);
   void transfer(const LoopStep& s);
+  // Random bits of the present vector: those of a whole turn are drawn at its first.
+  Vec random(const LoopTransfer& t);
+  void draw(const LoopTransfer& t, int batches);
   Vec value(const LoopStep& s);
   // c[0] * a + c[1] * b, or b * b
   Vec moments(const LoopStep& s);
@@ -131,6 +135,8 @@ class RunCoder {
   void start_sums(bool reductions);
   // Joins the column sums of a turn's vectors with those in memory, at column rcx, or at 0 in a flat nest.
   void flush_sums(int vectors, bool masked);
+  // The element of the row at the column that its index says, or 0, as in loop_tiles_reduce.cc.
+  Vec picked(const LoopStep& s);
   // Folds the four sums of each row reduction into its result for this row, in the order of loop_tiles_reduce.cc.
   void finish_row(std::size_t number);
 
@@ -145,6 +151,7 @@ class RunCoder {
   template <class F> void along_columns(F at);
   template <class F> void along_fixed_columns(F at);
   void rows();
+  void stage_rows(std::size_t number, const Reg64& end);
   // The rows at columns rcx and on: four vectors, one, or the lanes of k1.
   void down_the_rows(Part part);
   void columns();
@@ -157,14 +164,17 @@ class RunCoder {
   JitVectors j_;                      // before all that holds its registers
   Nest nest_ = Nest::flat;
   bool folds_ = false;
+  bool by_groups_ = false;      // stage by stage over a few rows, whose values are in memory; else row by row
   bool periodic_ = false;       // columns repeat every kFoldedColumns elements, with which the turns begin
   bool fixed_columns_ = false;  // the columns of a row are known, k1 their last lanes
   std::map<int, int> reads_;    // of a slot, by the steps of the stage
   std::map<int, int> left_;     // of them after the present step
   std::map<int, Vec> values_;
   std::map<SteadyValue, Vec> steady_;
-  std::map<int, Vec> row_values_;  // of this row
-  std::vector<SteadyValue> seen_;  // steady values
+  std::map<int, std::vector<Vec>> drawn_;  // random vectors of this turn by their state's slot, the next one last
+  std::map<int, Vec> row_values_;          // of this row
+  std::vector<bool> inner_;                // slots of values of a row that the run computes
+  std::vector<SteadyValue> seen_;          // steady values
   std::vector<Accumulator> accumulators_;
   std::vector<int> pointers_;  // slots whose address is in pointer(i)
   int scratch_anchor_ = -1;

@@ -110,6 +110,7 @@ int operands_of(TileOp op) {
     case TileOp::column_sum:
     case TileOp::column_max:
     case TileOp::column_min: return 1;
+    case TileOp::row_pick: return 0;
     default: break;
   }
   const auto plain = static_cast<LoopOp>(op);
@@ -129,7 +130,7 @@ bool has_code(LoopOp op) {
     default: return true;
   }
 }
-bool has_code(TileOp op) { return op != TileOp::ramp && op != TileOp::row_pick && has_code(static_cast<LoopOp>(op)); }
+bool has_code(TileOp op) { return op != TileOp::ramp && has_code(static_cast<LoopOp>(op)); }
 
 Vec element_code(JitVectors& j, TileOp op, const Arg* operands) {
   const Vec a = j.loaded(operands[0]);

@@ -7,7 +7,7 @@
 
 namespace bp::cpu {
 
-// How many of an instruction's operands are tiles or scalars (the coefficients of axpby are neither).
+// How many of an instruction's operands are tiles or scalars at every vector (the coefficients of axpby are neither).
 int operands_of(TileOp op);
 
 // Whether an instruction has code; reductions and accumulators do.

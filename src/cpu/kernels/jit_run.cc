@@ -16,6 +16,28 @@ RunCoder::RunCoder(const CompiledLoop::Plan& plan, std::span<const LoopStage> st
   choose_nest();
   const std::int64_t cols = plan_.program.cols;
   fixed_columns_ = plan_.tiles_per_row == 1 && nest_ != Nest::flat && cols > 0;
+  find_inner_values();
+  by_groups_ = stages_.size() > 1 && computes_much();
+}
+
+void RunCoder::find_inner_values() {
+  inner_.resize(plan_.slots.size());
+  for (const LoopStage& stage : stages_) {
+    for (const LoopStep& s : stage.row_steps) inner_[static_cast<std::size_t>(s.dst)] = true;
+    for (const LoopStep& s : stage.tile_steps)
+      if (s.reduction >= 0) inner_[static_cast<std::size_t>(s.dst)] = true;
+  }
+}
+
+// Exponentials and the like: the units are busy with one row's while the next one's sum is waited for.
+bool RunCoder::computes_much() const {
+  constexpr TileOp kLong[] = {TileOp::exp_sub, tile_op(LoopOp::exp), tile_op(LoopOp::tanh), tile_op(LoopOp::sigmoid),
+                              tile_op(LoopOp::erf)};
+  return std::any_of(stages_.begin(), stages_.end(), [&](const LoopStage& stage) {
+    return std::any_of(stage.tile_steps.begin(), stage.tile_steps.end(), [&](const LoopStep& s) {
+      return s.fn != nullptr && std::find(std::begin(kLong), std::end(kLong), s.op) != std::end(kLong);
+    });
+  });
 }
 
 std::int64_t RunCoder::column_rows() const {
@@ -96,6 +118,7 @@ void RunCoder::release() {
   accumulators_.clear();
   steady_.clear();
   row_values_.clear();
+  drawn_.clear();
 }
 
 void RunCoder::choose_steady() {
@@ -211,30 +234,53 @@ template <class F> void RunCoder::along_fixed_columns(F at) {
   if (cols % JitVectors::kLanes != 0) at(Part::tail);
 }
 
+// Row by row through the stages, or, where much is computed, stage by stage over a few rows: what waits for the sum of
+// one row would leave the units idle, that of the others does not wait.
 void RunCoder::rows() {
-  Xbyak::Label row;
+  constexpr std::int64_t kElements = 1024;
   j_.xor_(j_.eax, j_.eax);
   j_.xor_(j_.r9d, j_.r9d);
-  j_.L(row);
-  begin_row();
+  if (stages_.size() == 1) return stage_rows(0, j_.rsi);
+  const std::int64_t rows = by_groups_ ? std::max<std::int64_t>(kElements / plan_.program.cols, 1) : 1;
+  Xbyak::Label group;
+  j_.L(group);
+  j_.lea(j_.r8, j_.ptr[j_.r9 + static_cast<int>(rows)]);
+  j_.cmp(j_.r8, j_.rsi);
+  j_.cmova(j_.r8, j_.rsi);
+  j_.push(j_.rax);
+  j_.push(j_.r9);
   for (std::size_t k = 0; k < stages_.size(); ++k) {
-    if (k > 0) j_.sub(j_.rax, j_.rdx);
-    row_steps(k);
-    begin_stage(k);
-    start_sums(true);
-    along_columns([&](Part part) {
-      vectors(part);
-      if (part != Part::tail)
-        j_.add(j_.rax, part == Part::main ? kStep : JitVectors::kLanes);
-      else if (fixed_columns_)
-        j_.add(j_.rax, static_cast<std::uint32_t>(plan_.program.cols % JitVectors::kLanes));
-      else
-        j_.add(j_.rax, j_.r8);
-    });
-    finish_row(k);
+    if (k > 0) {
+      j_.mov(j_.r9, j_.ptr[j_.rsp]);
+      j_.mov(j_.rax, j_.ptr[j_.rsp + 8]);
+    }
+    stage_rows(k, j_.r8);
   }
-  j_.inc(j_.r9);
+  j_.CodeGenerator::add(j_.rsp, 16);
   j_.cmp(j_.r9, j_.rsi);
+  j_.jb(group, Xbyak::CodeGenerator::T_NEAR);
+}
+
+// From row r9 and element rax on.
+void RunCoder::stage_rows(std::size_t number, const Reg64& end) {
+  Xbyak::Label row;
+  j_.L(row);
+  begin_row(stages_[number]);
+  row_steps(number);
+  begin_stage(number);
+  start_sums(true);
+  along_columns([&](Part part) {
+    vectors(part);
+    if (part != Part::tail)
+      j_.add(j_.rax, part == Part::main ? kStep : JitVectors::kLanes);
+    else if (fixed_columns_)
+      j_.add(j_.rax, static_cast<std::uint32_t>(plan_.program.cols % JitVectors::kLanes));
+    else
+      j_.add(j_.rax, j_.r8);
+  });
+  finish_row(number);
+  j_.inc(j_.r9);
+  j_.cmp(j_.r9, end);
   j_.jb(row, Xbyak::CodeGenerator::T_NEAR);
 }
 
@@ -244,7 +290,7 @@ void RunCoder::down_the_rows(Part part) {
   j_.mov(j_.rax, j_.rcx);
   j_.xor_(j_.r9d, j_.r9d);
   j_.L(row);
-  begin_row();
+  begin_row(stages_[0]);
   vectors(part);
   j_.add(j_.rax, j_.rdx);
   j_.inc(j_.r9);

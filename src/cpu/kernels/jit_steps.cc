@@ -43,20 +43,15 @@ void RunCoder::begin_stage(std::size_t number) {
   accumulators_.clear();
   for (const LoopStep& s : stage_->tile_steps) {
     for_reads(s, [&](int slot) { ++reads_[slot]; });
-    if (s.reduction < 0 && !(is_accumulator(s) && in_registers(s))) continue;
+    if (s.reduction < 0 ? !is_accumulator(s) || !in_registers(s) : s.op == TileOp::row_pick) continue;
     accumulators_.push_back({&s, {}});
     for (Vec& v : accumulators_.back().sum) v = j_.fresh();
   }
 }
 
-bool RunCoder::read_by_elements(int s, std::size_t from) const {
-  return std::any_of(stages_.begin() + static_cast<std::ptrdiff_t>(from), stages_.end(),
-                     [&](const LoopStage& stage) { return reads(stage.tile_steps, s); });
-}
-
-bool RunCoder::read_from(int s, std::size_t from) const {
-  return read_by_elements(s, from) || std::any_of(stages_.begin() + static_cast<std::ptrdiff_t>(from), stages_.end(),
-                                                  [&](const LoopStage& stage) { return reads(stage.row_steps, s); });
+bool RunCoder::read_after(std::size_t number, int s) const {
+  return std::any_of(stages_.begin() + static_cast<std::ptrdiff_t>(number) + 1, stages_.end(),
+                     [&](const LoopStage& stage) { return read_in(stage, s); });
 }
 
 bool RunCoder::reads(const std::vector<LoopStep>& steps, int s) {
@@ -64,12 +59,19 @@ bool RunCoder::reads(const std::vector<LoopStep>& steps, int s) {
                      [&](const LoopStep& step) { return step.a == s || step.b == s || step.c == s; });
 }
 
-void RunCoder::define_row_value(int s, const Vec& v, std::size_t next) {
+bool RunCoder::read_by_elements(std::size_t number, int s) const {
+  const std::size_t end = by_groups_ ? number + 1 : stages_.size();
+  return std::any_of(stages_.begin() + static_cast<std::ptrdiff_t>(number),
+                     stages_.begin() + static_cast<std::ptrdiff_t>(end),
+                     [&](const LoopStage& stage) { return reads(stage.tile_steps, s); });
+}
+void RunCoder::define_row_value(int s, const Vec& v, std::size_t number) {
   const Xbyak::Xmm first(v.zmm().getIdx());
-  if (kept_[static_cast<std::size_t>(s)]) j_.vmovss(row_address(s), first);
-  if (!read_from(s, next)) return;
+  const bool later = read_after(number, s);
+  if (kept_[static_cast<std::size_t>(s)] || (by_groups_ && later)) j_.vmovss(row_address(s), first);
+  if (!read_in(stages_[number], s) && (by_groups_ || !later)) return;
   Vec own = v;
-  if (read_by_elements(s, next)) {
+  if (read_by_elements(number, s)) {
     own = j_.fresh();
     j_.vbroadcastss(own.zmm(), first);
   }
@@ -89,15 +91,16 @@ void RunCoder::row_steps(std::size_t number) {
     define_row_value(s.dst, element_code(j_, s.op, operands), number);
   }
   j_.first_lane_only(false);
-  std::erase_if(row_values_,
-                [&](const auto& v) { return !read_by_elements(v.first, number) && !read_from(v.first, number + 1); });
+  std::erase_if(row_values_, [&](const auto& v) {
+    return !read_by_elements(number, v.first) && (by_groups_ || !read_after(number, v.first));
+  });
 }
 
 Arg RunCoder::row_operand(const LoopStep& s, int k) {
   const int id = k == 0 ? s.a : k == 1 ? s.b : s.c;
   if (slot(id).kind == LoopSlot::Kind::constant) return constant(id, 0);
   if (const auto it = row_values_.find(id); it != row_values_.end()) return it->second;
-  return steady({id, 0, !(s.scalars >> k & 1u)});
+  return steady({id, 0, !(s.scalars >> k & 1u) || inner_[static_cast<std::size_t>(id)]});
 }
 
 void RunCoder::load_steady(const SteadyValue& key, const Vec& v) {
@@ -128,16 +131,16 @@ void RunCoder::note(const SteadyValue& key) {
   if (given_ == nullptr && std::find(seen_.begin(), seen_.end(), key) == seen_.end()) seen_.push_back(key);
 }
 
-void RunCoder::begin_row() {
+void RunCoder::begin_row(const LoopStage& stage) {
   for (auto& [key, v] : steady_)
-    if (key.by_row) load_steady(key, v);
+    if (key.by_row && read_in(stage, key.slot)) load_steady(key, v);
 }
 
 Arg RunCoder::read(const LoopStep& s, int k) {
   const int id = k == 0 ? s.a : k == 1 ? s.b : s.c;
   if (!(s.scalars >> k & 1u)) return element(id);
   if (slot(id).kind == LoopSlot::Kind::constant && s.span != LoopSpan::rowwise) return constant(id, 0);
-  return steady({id, 0, s.span == LoopSpan::rowwise});
+  return steady({id, 0, s.span == LoopSpan::rowwise || inner_[static_cast<std::size_t>(id)]});
 }
 
 Arg RunCoder::constant(int id, std::size_t offset) const {
@@ -193,6 +196,7 @@ void RunCoder::body(int vector, Part part) {
 
 void RunCoder::transfer(const LoopStep& s) {
   const LoopTransfer& t = plan_.transfers[static_cast<std::size_t>(s.transfer)];
+  if (t.kind == LoopTransfer::Kind::random) return define(s, random(t));
   const DType type = plan_.program.operands[static_cast<std::size_t>(t.operand)].dtype;
   if (t.kind == LoopTransfer::Kind::load) return define(s, j_.load(type, at(t.memory, vector_), part_ == Part::tail));
   const Vec v = element(s.a);
@@ -247,6 +251,7 @@ const Vec& RunCoder::sum_of(const LoopStep& s, int v) const {
 }
 
 void RunCoder::accumulate(const LoopStep& s) {
+  if (s.op == TileOp::row_pick) return;  // when the row is done
   const bool dot = s.op == TileOp::row_dot || s.op == TileOp::column_dot;
   const Vec x = element(s.a), y = dot ? element(s.b) : Vec();
   const bool masked = part_ == Part::tail;
@@ -306,10 +311,28 @@ void RunCoder::finish_row(std::size_t number) {
       j_.vpermilps(upper.zmm(), v.zmm(), static_cast<std::uint8_t>(halves));
       v = joined(op, v, upper);
     }
-    define_row_value(a.step->dst, v, number + 1);
+    define_row_value(a.step->dst, v, number);
   }
   accumulators_.clear();
-  std::erase_if(row_values_, [&](const auto& v) { return !read_from(v.first, number + 1); });
+  for (const LoopStep& s : stage_->tile_steps)
+    if (s.op == TileOp::row_pick) define_row_value(s.dst, picked(s), number);
+  std::erase_if(row_values_, [&](const auto& v) { return by_groups_ || !read_after(number, v.first); });
+}
+
+RunCoder::Vec RunCoder::picked(const LoopStep& s) {
+  const auto cols = static_cast<std::uint32_t>(plan_.program.cols);
+  const Vec at = j_.loaded(row_operand(s, 1)), whole = j_.rounded(at, 11), v = j_.fresh();
+  j_.compare(at, 0.0, JitVectors::kGe);
+  j_.vcmpps(j_.k2 | j_.k2, at.zmm(), j_.loaded(static_cast<float>(cols)).zmm(), JitVectors::kLt);
+  j_.vcmpps(j_.k2 | j_.k2, at.zmm(), whole.zmm(), JitVectors::kEq);
+  j_.vcvttss2si(j_.r10, Xbyak::Xmm(at.zmm().getIdx()));
+  if (!slot(s.a).column) {
+    j_.CodeGenerator::add(j_.r10, j_.rax);
+    j_.CodeGenerator::sub(j_.r10, cols);
+  }
+  const Base b = base(s.a);
+  j_.vmovss(Xbyak::Xmm(v.zmm().getIdx()) | j_.k2 | Xbyak::util::T_z, j_.ptr[b.reg + j_.r10 * 4 + b.offset]);
+  return j_.add(v, 0.0);  // a sum of zeros and -0 is +0
 }
 
 }  // namespace bp::cpu

@@ -141,6 +141,11 @@ class Worker {
 
   void prologue() {
     row_ = column_ = 0;
+    for (int k : plan_.random_transfers) {
+      const LoopTransfer& t = plan_.transfers[static_cast<std::size_t>(k)];
+      const auto* state = reinterpret_cast<const std::int64_t*>(place(t.operand));
+      random_state(t).set_keys(random_key(state[0], t.place), static_cast<std::uint64_t>(state[1]));
+    }
     if (!plan_.uniform_steps.empty()) run_steps(plan_.uniform_steps, static_cast<std::size_t>(plan_.block_rows), 1);
     if (plan_.column_steps.empty()) return;
     const std::int64_t rows = plan_.column_rows != 0 ? plan_.column_rows : plan_.block_rows;
@@ -150,16 +155,25 @@ class Worker {
     }
   }
 
+  RandomState& random_state(const LoopTransfer& t) const { return *reinterpret_cast<RandomState*>(slot(t.memory)); }
+  void place_random() const {
+    for (int k : plan_.random_transfers)
+      random_state(plan_.transfers[static_cast<std::size_t>(k)])
+          .set_first(static_cast<std::uint64_t>(row_ * plan_.program.cols + column_));
+  }
+
   // Points the moving slots at tile t of the row; returns the tile's columns.
   std::int64_t move_to(std::int64_t t) {
     column_ = t * plan_.tile;
     for (int s : plan_.moving_slots) slots_[s] = bases_[s] + static_cast<std::size_t>(column_) * width_of(s);
+    place_random();
     return std::min(plan_.tile, plan_.program.cols - column_);
   }
 
   void begin_block(std::int64_t row, std::int64_t rows) {
     row_ = row;
     rows_ = static_cast<std::size_t>(rows);
+    place_random();
     begin_stream(plan_.tiles_per_row == 1 ? rows_ * static_cast<std::size_t>(plan_.program.cols) : 0);
     for (int s : plan_.row_slots) {
       const int k = plan_.slots[static_cast<std::size_t>(s)].operand;
@@ -457,6 +471,18 @@ void explain_steps(std::string& out, const char* title, const Plan& plan, const 
 }
 
 }  // namespace
+
+void RandomState::set_keys(std::uint64_t key, std::uint64_t step) noexcept {
+  counter[0] = step & 0xffffffffu, counter[1] = step >> 32;
+  std::uint32_t k[2] = {static_cast<std::uint32_t>(key), static_cast<std::uint32_t>(key >> 32)};
+  for (auto& round : keys) {
+    round[0] = k[0], round[1] = k[1];
+    k[0] += 0x9E3779B9u, k[1] += 0xBB67AE85u;
+  }
+}
+void RandomState::set_first(std::uint64_t element) noexcept {
+  for (std::size_t i = 0; i < std::size(blocks); ++i) blocks[i] = element / 4 + kBlockOrder[i];
+}
 
 std::size_t CompiledLoop::Plan::thread_bytes() const noexcept {
   return whole_lines(2 * slots.size() * sizeof(char*) + reductions.size() * sizeof(Joined)) + scratch_bytes + 64;

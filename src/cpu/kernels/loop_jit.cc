@@ -19,9 +19,18 @@ namespace {
 
 using Plan = CompiledLoop::Plan;
 
+// Vectors begin with whole blocks of four words.
+bool random_has_code(const LoopProgram& p) { return p.rows == 1 || p.cols % 4 == 0; }
+
 void mark_reads(std::span<const LoopStep> steps, std::vector<bool>& out) {
   for (const LoopStep& s : steps)
     for (int v : {s.a, s.b, s.c}) out[static_cast<std::size_t>(v)] = true;
+}
+
+// An element of a row is picked from memory.
+void mark_picked(const std::vector<LoopStep>& steps, std::vector<bool>& out) {
+  for (const LoopStep& s : steps)
+    if (s.op == TileOp::row_pick) out[static_cast<std::size_t>(s.a)] = true;
 }
 
 class Replacement {
@@ -45,6 +54,7 @@ class Replacement {
 
  private:
   bool replaceable(const LoopStep& s) const {
+    if (s.op == TileOp::row_pick && plan_.tiles_per_row > 1) return false;
     if (s.fn != nullptr) return !s.only_first && has_code(s.op);
     const LoopTransfer& t = plan_.transfers[static_cast<std::size_t>(s.transfer)];
     return t.memory >= 0;
@@ -54,6 +64,13 @@ class Replacement {
   void place_transfer(LoopStep& s) {
     if (s.fn != nullptr) return;
     LoopTransfer& t = plan_.transfers[static_cast<std::size_t>(s.transfer)];
+    if (t.kind == LoopTransfer::Kind::random && random_has_code(plan_.program)) {
+      constexpr auto kElements = static_cast<std::int64_t>((sizeof(RandomState) + 3) / 4);
+      plan_.slots.push_back({.kind = LoopSlot::Kind::scratch, .elements = kElements});
+      t.memory = static_cast<int>(plan_.slots.size()) - 1;
+      plan_.random_transfers.push_back(s.transfer);
+      return;
+    }
     const bool load = t.kind == LoopTransfer::Kind::load, store = t.kind == LoopTransfer::Kind::store;
     if (!t.dense || s.span != LoopSpan::flat || !(load || store)) return;
     const DType type = plan_.program.operands[static_cast<std::size_t>(t.operand)].dtype;
@@ -93,6 +110,7 @@ class Replacement {
       std::vector<LoopStage> stages(1);
       stages[0].tile_steps.assign(run.begin(), run.end());
       std::vector<bool> in_memory = kept(steps, begin, to);
+      mark_picked(stages[0].tile_steps, in_memory);
       const std::optional<RunNeeds> needs = needs_of_run(plan_, stages, in_memory);
       if (!needs) continue;
       out.push_back({.span = LoopSpan::flat, .run = static_cast<int>(plan_.runs.size())});
@@ -124,15 +142,14 @@ class Replacement {
   Plan& plan_;
 };
 
-// Joins runs of consecutive phases: each row goes through all of them while it is in the first cache, and what is
-// computed of a row stays in registers. The run is the last one of its first phase, all of those between and the first
-// one of its last phase.
+// Joins runs of consecutive phases: each row, or a few, goes through all of them while it is in the first cache. The
+// run is the last one of its first phase, all of those between and the first one of its last phase.
 class Joining {
  public:
   explicit Joining(Plan& plan) : plan_(plan), phases_(plan.phases) {}
 
   void join() {
-    if (plan_.tiles_per_row != 1) return;
+    if (plan_.tiles_per_row != 1 || plan_.program.cols == 0) return;
     for (std::size_t first = 0; first + 1 < phases_.size();) {
       std::size_t last = reach(first);
       while (last > first && !join(first, last)) --last;
@@ -227,6 +244,7 @@ class Joining {
       }
     }
     for (std::size_t k = 0; k < stages.size(); ++k) mark_other_stages(stages, k, out);
+    for (const LoopStage& stage : stages) mark_picked(stage.tile_steps, out);
     return out;
   }
   void mark(const LoopStep& s, std::vector<bool>& out) const {
@@ -276,9 +294,16 @@ bool machine_code_wanted() {
 
 bool runs_as_code(const LoopProgram& program) {
   if (!machine_code_wanted() || program.compute != f32) return false;
-  return std::all_of(program.instrs.begin(), program.instrs.end(), [](const LoopInstr& i) { return has_code(i.op); }) &&
-         std::all_of(program.operands.begin(), program.operands.end(), [](const LoopOperand& o) {
-           return o.output ? JitVectors::stores(o.dtype) : JitVectors::loads(o.dtype);
+  const auto coded = [&](const LoopInstr& i) {
+    return i.op == LoopOp::random ? random_has_code(program) : has_code(i.op);
+  };
+  return std::all_of(program.instrs.begin(), program.instrs.end(), coded) &&
+         std::all_of(program.operands.begin(), program.operands.end(), [&](const LoopOperand& o) {
+           const auto k = static_cast<int>(&o - program.operands.data());
+           const bool loaded = std::any_of(program.instrs.begin(), program.instrs.end(), [&](const LoopInstr& in) {
+             return in.op == LoopOp::load && in.operand == k;
+           });
+           return o.output ? JitVectors::stores(o.dtype) : !loaded || JitVectors::loads(o.dtype);
          });
 }
 

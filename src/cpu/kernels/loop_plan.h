@@ -39,9 +39,20 @@ struct LoopTransfer {
   bool dense = false;       // the block is one run of elements in memory
   bool replicated = false;  // every row of the block is the same
   ConvertFn convert = nullptr;
-  int memory = -1;  // a dense one: the slot of its place in memory, where machine code reads or writes it
+  int memory = -1;  // where machine code finds it: the slot of a dense one's place in memory, of random bits' state
   std::int64_t width = 0;
   std::uint64_t place = 0;
+};
+
+// What machine code draws random bits from, in a thread's scratch.
+struct RandomState {
+  std::uint64_t blocks[8];    // of the first element of a tile and on; see kBlockOrder
+  std::uint64_t counter[2];   // the step's lower and upper word
+  std::uint32_t keys[10][2];  // of Philox's rounds
+  // Even lanes give the words of one vector, odd lanes those of the next.
+  static constexpr std::uint64_t kBlockOrder[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+  void set_keys(std::uint64_t key, std::uint64_t step) noexcept;
+  void set_first(std::uint64_t element) noexcept;  // a multiple of 4
 };
 
 // Machine code of a run of steps: slots, rows of the block, elements of a row.
@@ -127,8 +138,9 @@ struct CompiledLoop::Plan {
   std::vector<double> constants;  // raw bytes, aligned
   std::vector<int> row_slots;     // slots of kind operand_row
   std::vector<int> moving_slots;
-  std::vector<int> streams;      // slots of operands too large for the cache: the next tile is fetched ahead
-  std::size_t stream_quota = 0;  // cache lines to fetch before each step on tiles
+  std::vector<int> streams;           // slots of operands too large for the cache: the next tile is fetched ahead
+  std::vector<int> random_transfers;  // those with a RandomState
+  std::size_t stream_quota = 0;       // cache lines to fetch before each step on tiles
   std::vector<LoopRun> runs;
   std::size_t scratch_bytes = 0;  // a thread's registers
   std::size_t shared_bytes = 0;   // partial results of chunks
