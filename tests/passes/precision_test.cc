@@ -242,14 +242,16 @@ TEST(Precision, FastKernelsAgreeWithTheReference) {
 struct AttentionCase {
   std::int64_t batch, tokens, heads, key_heads, depth;
   AttentionOptions options;
+  std::int64_t beside = 0;  // columns of the product before those of q, and behind those of v
 };
 Graph attention_graph(const AttentionCase& c, std::vector<Tensor>& values) {
-  const std::int64_t n = 24, width = (c.heads + 2 * c.key_heads) * c.depth;
+  const std::int64_t n = 24, width = (c.heads + 2 * c.key_heads) * c.depth + 2 * c.beside;
   values = {numbers({c.batch, c.tokens, n}, 1), numbers({n, width}, 2), numbers({c.heads * c.depth, 16}, 3)};
   const std::vector<Tensor> x{argument(values[0].shape()), argument(values[1].shape()), argument(values[2].shape())};
   const Tensor packed = matmul(x[0], x[1]);
   const auto part = [&](std::int64_t from, std::int64_t heads) {
-    return reshape(slice(packed, 2, from * c.depth, (from + heads) * c.depth), {c.batch, c.tokens, heads, c.depth});
+    return reshape(slice(packed, 2, c.beside + from * c.depth, c.beside + (from + heads) * c.depth),
+                   {c.batch, c.tokens, heads, c.depth});
   };
   const Tensor y =
       attention(part(0, c.heads), part(c.heads, c.key_heads), part(c.heads + c.key_heads, c.key_heads), c.options);
@@ -284,8 +286,9 @@ TEST(Precision, AttentionReadsAndWritesBf16) {
 TEST(Precision, AttentionOfBf16AgreesWithItsReference) {
   const Tensor lengths = Tensor::from<std::int64_t>({67, 30}, {2}), state = random_state(Key(5));
   for (const AttentionCase& c :
-       {AttentionCase{2, 71, 8, 8, 32, {.causal = true}}, AttentionCase{1, 131, 2, 1, 5, {.causal = true}},
-        AttentionCase{2, 67, 2, 1, 17, {.key_lengths = lengths}}, AttentionCase{1, 66, 16, 16, 3, {}},
+       {AttentionCase{2, 71, 8, 8, 32, {.causal = true}}, AttentionCase{1, 70, 2, 2, 32, {.causal = true}, 1},
+        AttentionCase{1, 131, 2, 1, 5, {.causal = true}}, AttentionCase{2, 67, 2, 1, 17, {.key_lengths = lengths}},
+        AttentionCase{1, 66, 16, 16, 3, {}},
         AttentionCase{1, 130, 2, 2, 6, {.causal = true, .query_offset = scalar(-5, i64)}},
         AttentionCase{1, 70, 2, 2, 6, {.causal = true, .mask = numbers({70, 70}, 9)}},
         AttentionCase{1, 70, 2, 2, 6, {.dropout = 0.2, .random_state = state, .random_place = 3}}}) {

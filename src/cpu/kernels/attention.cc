@@ -167,7 +167,8 @@ template <class T, class S> struct Work {
     if constexpr (!kPairs) {
       return {from, ld};
     } else {
-      if (n % 2 == 0 && ld % 2 == 0) return {reinterpret_cast<const E*>(from), ld / 2};
+      if (n % 2 == 0 && ld % 2 == 0 && reinterpret_cast<std::uintptr_t>(from) % alignof(E) == 0)
+        return {reinterpret_cast<const E*>(from), ld / 2};
       E* to = row_room;
       for (std::int64_t r = 0; r < count; ++r, to += pairs(n)) {
         to[pairs(n) - 1] = 0;
