@@ -67,6 +67,15 @@ class Compiler {
   // Those that divide kFoldedColumns fill the accumulator's rows evenly: the block is summed as if it were so wide.
   bool folds() const { return p_.cols > 0 && p_.cols <= kNarrow && kFoldedColumns % p_.cols == 0; }
 
+  // Long rows that lie apart in memory (slices of longer ones) are read in place when a block is one of them: copying
+  // several into a register costs more than a block does.
+  bool reads_rows_apart() const {
+    constexpr std::int64_t kLongRow = 128;
+    return p_.cols >= kLongRow && std::any_of(p_.operands.begin(), p_.operands.end(), [&](const LoopOperand& o) {
+             return o.access.col_stride == 1 && o.access.rank > 0 && !is_dense(o.access, p_.rows, p_.cols);
+           });
+  }
+
   void choose_geometry() {
     // With values in registers a block need not leave room for them in the cache: long ones cost fewer calls. Small
     // loops keep short ones, and small models small workspaces.
@@ -80,8 +89,9 @@ class Compiler {
     if (cols <= limit) {
       const std::int64_t block = nodes_.last_phase() > 0 ? phased_block(large, tile) : tile;
       plan_.tile = cols;
-      plan_.block_rows =
-          std::clamp<std::int64_t>(block / std::max<std::int64_t>(cols, 1), 1, std::max<std::int64_t>(rows, 1));
+      plan_.block_rows = reads_rows_apart() ? 1
+                                            : std::clamp<std::int64_t>(block / std::max<std::int64_t>(cols, 1), 1,
+                                                                       std::max<std::int64_t>(rows, 1));
     } else {
       plan_.tiles_per_row = (cols + tile - 1) / tile;
       plan_.tile =
