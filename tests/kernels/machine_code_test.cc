@@ -149,6 +149,17 @@ TEST(MachineCode, PhasesOfARowAreOnePiece) {
     }
 }
 
+TEST(MachineCode, PhasesStayApartWhereTensorsAreBeyondTheCaches) {
+  for (std::int64_t rows : {1000, 100000}) {
+    LoopProgram p = space(rows, 128, f32);
+    const int x = p.load(p.input(f32, LoopAccess::full(rows, 128)));
+    p.store(p.output(f32, LoopAccess::full(rows, 128)), p.binary(LoopOp::div, x, p.reduce(LoopOp::row_sum, x)));
+    const std::string text = CompiledLoop(p).explain(), phase = "\n  for each tile";
+    const bool apart = text.find(phase) != text.rfind(phase);
+    EXPECT_EQ(apart, rows == 100000 || !machine_code_wanted()) << text;
+  }
+}
+
 // Random bits drawn in rows with remainders, twice, in loops of one phase and of two, in rows cut into tiles.
 TEST(MachineCode, RandomBitsGiveTheBitsOfTiles) {
   const std::vector<float> state = {1, -2, 3, 4};  // a seed and a step of any bits

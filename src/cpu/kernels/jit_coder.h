@@ -110,6 +110,7 @@ class RunCoder {
   void define(const LoopStep& s, const Vec& v);
 
   // ---- the steps at one vector
+  void claim_outputs();
   void body(int vector, Part part);
   void transfer(const LoopStep& s);
   // Random bits of the present vector: those of a whole turn are drawn at its first.

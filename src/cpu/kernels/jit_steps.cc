@@ -178,11 +178,22 @@ void RunCoder::define(const LoopStep& s, const Vec& v) {
   if (left_.contains(s.dst) && left_[s.dst] > 0) values_[s.dst] = v;
 }
 
+// The first stage asks for the cache lines that later ones write: their stores would wait for memory one after another.
+void RunCoder::claim_outputs() {
+  for (const LoopStage& stage : stages_.subspan(1))
+    for (const LoopStep& s : stage.tile_steps) {
+      if (s.fn == nullptr || slot(s.dst).kind != LoopSlot::Kind::operand_row || slot(s.dst).column) continue;
+      const Base b = base(s.dst);
+      j_.prefetchw(j_.ptr[b.reg + j_.rax * 4 + b.offset + vector_ * 4 * JitVectors::kLanes]);
+    }
+}
+
 void RunCoder::body(int vector, Part part) {
   vector_ = vector;
   part_ = part;
   left_ = reads_;
   values_.clear();
+  if (stage_ == stages_.data() && stages_.size() > 1 && part != Part::tail) claim_outputs();
   for (const LoopStep& s : stage_->tile_steps) {
     if (s.fn == nullptr)
       transfer(s);

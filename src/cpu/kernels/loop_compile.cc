@@ -117,7 +117,7 @@ class Compiler {
   // Rows that are read again and again pay once a block for it. Machine code goes through the phases row by row; of
   // tiles from memory short blocks overlap better.
   std::int64_t phased_block(bool large, std::int64_t tile) const {
-    if (large && esize() == 4 && machine_code_wanted()) return 4 * tile;
+    if (large && esize() == 4 && machine_code_wanted() && !writes_beyond_caches(p_)) return 4 * tile;
     return from_memory() ? tile : 2 * tile;
   }
 

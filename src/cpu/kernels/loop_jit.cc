@@ -12,6 +12,7 @@
 #include "base/isa.h"
 #include "cpu/kernels/jit_ops.h"
 #include "cpu/kernels/jit_run.h"
+#include "cpu/kernels/loop_nodes.h"
 
 namespace bp::cpu {
 
@@ -311,7 +312,7 @@ void choose_runs(CompiledLoop::Plan& plan) {
   if (!machine_code_wanted() || plan.program.compute != f32) return;
   Replacement replacement(plan);
   for (LoopPhase& p : plan.phases) replacement.phase(p.tile_steps);
-  Joining(plan).join();
+  if (!writes_beyond_caches(plan.program)) Joining(plan).join();
   plan.column_rows = 1;
   for (const LoopRun& run : plan.runs) plan.column_rows = std::max(plan.column_rows, run.needs.column_rows);
   for (const LoopPhase& p : plan.phases)

@@ -59,6 +59,18 @@ bool is_dense(const LoopAccess& a, std::int64_t rows, std::int64_t cols) {
   return a.rank == 1 && a.stride[0] == cols && (a.col_stride == 1 || cols == 1);
 }
 
+bool writes_beyond_caches(const LoopProgram& p) {
+  constexpr std::int64_t kCaches = 32 << 20;
+  std::int64_t bytes = 0;
+  bool writes = false;
+  for (const LoopOperand& o : p.operands) {
+    if (!is_dense(o.access, p.rows, p.cols)) continue;
+    bytes += p.rows * p.cols * static_cast<std::int64_t>(size_of(o.dtype));
+    writes |= o.output;
+  }
+  return writes && bytes > kCaches;
+}
+
 LoopNodes::LoopNodes(const LoopProgram& program) : p_(program) {
   p_.check();
   simplify_accesses();

@@ -41,6 +41,10 @@ int cost_of(const LoopNode& n);
 // The elements of all rows lie in one run.
 bool is_dense(const LoopAccess& a, std::int64_t rows, std::int64_t cols);
 
+// Tensors that no cache holds, results among them: stores wait for memory, and do so longer row after row than phase
+// after phase over a few rows.
+bool writes_beyond_caches(const LoopProgram& p);
+
 class LoopNodes {
  public:
   explicit LoopNodes(const LoopProgram& program);
