@@ -117,14 +117,14 @@ class RunCoder {
   Vec random(const LoopTransfer& t);
   void draw(const LoopTransfer& t, int batches);
   Vec value(const LoopStep& s);
+  bool is_maximum(int top, int elements) const;
   // c[0] * a + c[1] * b, or b * b
   Vec moments(const LoopStep& s);
 
   // ---- sums over rows and columns
   static LoopOp joining(TileOp op);
-  Vec joined(LoopOp op, const Vec& acc, const Vec& x);
-  // x into the register of acc, in the lanes of k1 where masked.
-  void join_into(LoopOp op, const Vec& acc, const Vec& x, bool masked);
+  // x into acc, registers of the same width, in the lanes of k1 where masked.
+  void join(LoopOp op, const Xbyak::Xmm& acc, const Xbyak::Xmm& x, bool masked);
   // Column sums that are registers while a block is walked.
   bool in_registers(const LoopStep& s) const { return nest_ == Nest::columns || s.span == LoopSpan::folded; }
   const Vec& sum_of(const LoopStep& s, int v) const;

@@ -218,7 +218,19 @@ Vec RunCoder::value(const LoopStep& s) {
   if (s.op == TileOp::axpby || s.op == TileOp::axpbyy) return moments(s);
   Arg operands[3] = {0.0, 0.0, 0.0};
   for (int k = 0; k < operands_of(s.op); ++k) operands[k] = read(s, k);
+  if (s.op == TileOp::exp_sub && is_maximum(s.b, s.a)) return j_.exp_of_negative(j_.sub(operands[0], operands[1]));
   return element_code(j_, s.op, operands);
+}
+
+// Whether slot `top` holds the row's maximum of an operand in memory, which no step changes.
+bool RunCoder::is_maximum(int top, int elements) const {
+  const LoopSlot::Kind kind = slot(elements).kind;
+  if (kind != LoopSlot::Kind::operand && kind != LoopSlot::Kind::operand_row) return false;
+  return std::any_of(stages_.begin(), stages_.end(), [&](const LoopStage& stage) {
+    return std::any_of(stage.tile_steps.begin(), stage.tile_steps.end(), [&](const LoopStep& s) {
+      return s.reduction >= 0 && s.dst == top && s.a == elements && s.op == tile_op(LoopOp::row_max);
+    });
+  });
 }
 
 Vec RunCoder::moments(const LoopStep& s) {
@@ -239,20 +251,14 @@ LoopOp RunCoder::joining(TileOp op) {
   }
 }
 
-Vec RunCoder::joined(LoopOp op, const Vec& acc, const Vec& x) {
-  switch (op) {
-    case LoopOp::row_sum: return j_.add(acc, x);
-    case LoopOp::row_prod: return j_.mul(acc, x);
-    case LoopOp::row_max: return j_.max_nan(acc, x);
-    default: return j_.min_nan(acc, x);
-  }
-}
-
-void RunCoder::join_into(LoopOp op, const Vec& acc, const Vec& x, bool masked) {
-  const Xbyak::Zmm to = masked ? acc.zmm() | j_.k1 : acc.zmm();
-  if (op == LoopOp::row_sum) return j_.vaddps(to, acc.zmm(), x.zmm());
-  if (op == LoopOp::row_prod) return j_.vmulps(to, acc.zmm(), x.zmm());
-  j_.vmovaps(to, joined(op, acc, x).zmm());
+// A NaN of acc stays, one of x comes: it is the second operand.
+void RunCoder::join(LoopOp op, const Xbyak::Xmm& acc, const Xbyak::Xmm& x, bool masked) {
+  const Xbyak::Xmm to = masked ? acc | j_.k1 : acc;
+  if (op == LoopOp::row_sum) return j_.vaddps(to, acc, x);
+  if (op == LoopOp::row_prod) return j_.vmulps(to, acc, x);
+  j_.vcmpps(masked ? j_.k2 | j_.k1 : j_.k2, acc, acc, JitVectors::kOrdered);
+  if (op == LoopOp::row_max) return j_.vmaxps(acc | j_.k2, acc, x);
+  j_.vminps(acc | j_.k2, acc, x);
 }
 
 const Vec& RunCoder::sum_of(const LoopStep& s, int v) const {
@@ -268,15 +274,16 @@ void RunCoder::accumulate(const LoopStep& s) {
   const bool masked = part_ == Part::tail;
   if (s.reduction >= 0) {
     const int v = part_ == Part::main ? vector_ : masked ? 1 : 0;
-    return join_into(joining(s.op), sum_of(s, v), dot ? j_.mul(x, y) : x, masked);
+    return join(joining(s.op), sum_of(s, v).zmm(), (dot ? j_.mul(x, y) : x).zmm(), masked);
   }
   if (in_registers(s) && (nest_ == Nest::columns || part_ == Part::main)) {
     const Vec& sum = sum_of(s, vector_);
     if (dot) return j_.vfmadd231ps(sum.zmm(), x.zmm(), y.zmm());
-    return join_into(joining(s.op), sum, x, false);
+    return join(joining(s.op), sum.zmm(), x.zmm(), false);
   }
   const Vec old = j_.load(f32, accumulator(s), masked);
-  j_.store(f32, accumulator(s), joined(joining(s.op), old, dot ? j_.mul(x, y) : x), masked);
+  join(joining(s.op), old.zmm(), (dot ? j_.mul(x, y) : x).zmm(), false);
+  j_.store(f32, accumulator(s), old, masked);
 }
 
 Address RunCoder::accumulator(const LoopStep& s) {
@@ -302,8 +309,8 @@ void RunCoder::flush_sums(int vectors, bool masked) {
       const int disp = b.offset + 4 * JitVectors::kLanes * v;
       const Address place = nest_ == Nest::flat ? j_.ptr[b.reg + disp] : j_.ptr[b.reg + j_.rcx * 4 + disp];
       const Vec old = j_.load(f32, place, masked);
-      const Vec both = joined(joining(a.step->op), old, a.sum[static_cast<std::size_t>(v)]);
-      j_.store(f32, place, both, masked);
+      join(joining(a.step->op), old.zmm(), a.sum[static_cast<std::size_t>(v)].zmm(), false);
+      j_.store(f32, place, old, masked);
     }
   }
 }
@@ -312,17 +319,18 @@ void RunCoder::finish_row(std::size_t number) {
   for (const Accumulator& a : accumulators_) {
     if (a.step->reduction < 0) continue;
     const LoopOp op = joining(a.step->op);
-    Vec v = joined(op, joined(op, a.sum[0], a.sum[1]), joined(op, a.sum[2], a.sum[3]));
-    const Vec upper = j_.fresh();
-    j_.vextractf64x4(Xbyak::Ymm(upper.zmm().getIdx()), v.zmm(), 1);
-    v = joined(op, v, upper);
-    j_.vextractf32x4(Xbyak::Xmm(upper.zmm().getIdx()), v.zmm(), 1);
-    v = joined(op, v, upper);
+    for (const auto& [to, from] : {std::pair(0, 1), std::pair(2, 3), std::pair(0, 2)})
+      join(op, a.sum[static_cast<std::size_t>(to)].zmm(), a.sum[static_cast<std::size_t>(from)].zmm(), false);
+    const int sum = a.sum[0].zmm().getIdx(), upper = a.sum[1].zmm().getIdx();  // free by now
+    j_.vextractf64x4(Xbyak::Ymm(upper), a.sum[0].zmm(), 1);
+    join(op, Xbyak::Ymm(sum), Xbyak::Ymm(upper), false);
+    j_.vextractf32x4(Xbyak::Xmm(upper), Xbyak::Ymm(sum), 1);
+    join(op, Xbyak::Xmm(sum), Xbyak::Xmm(upper), false);
     for (const int halves : {0x0e, 0x01}) {
-      j_.vpermilps(upper.zmm(), v.zmm(), static_cast<std::uint8_t>(halves));
-      v = joined(op, v, upper);
+      j_.vpermilps(Xbyak::Xmm(upper), Xbyak::Xmm(sum), static_cast<std::uint8_t>(halves));
+      join(op, Xbyak::Xmm(sum), Xbyak::Xmm(upper), false);
     }
-    define_row_value(a.step->dst, v, number);
+    define_row_value(a.step->dst, a.sum[0], number);
   }
   accumulators_.clear();
   for (const LoopStep& s : stage_->tile_steps)
@@ -330,20 +338,26 @@ void RunCoder::finish_row(std::size_t number) {
   std::erase_if(row_values_, [&](const auto& v) { return by_groups_ || !read_after(number, v.first); });
 }
 
-RunCoder::Vec RunCoder::picked(const LoopStep& s) {
+Vec RunCoder::picked(const LoopStep& s) {
   const auto cols = static_cast<std::uint32_t>(plan_.program.cols);
-  const Vec at = j_.loaded(row_operand(s, 1)), whole = j_.rounded(at, 11), v = j_.fresh();
-  j_.compare(at, 0.0, JitVectors::kGe);
-  j_.vcmpps(j_.k2 | j_.k2, at.zmm(), j_.loaded(static_cast<float>(cols)).zmm(), JitVectors::kLt);
-  j_.vcmpps(j_.k2 | j_.k2, at.zmm(), whole.zmm(), JitVectors::kEq);
-  j_.vcvttss2si(j_.r10, Xbyak::Xmm(at.zmm().getIdx()));
+  const Vec index = j_.loaded(row_operand(s, 1)), v = j_.fresh();
+  const Xbyak::Xmm at(index.zmm().getIdx()), to(v.zmm().getIdx());
+  Xbyak::Label none;
+  j_.vcvttss2si(j_.r10, at);
+  j_.vcvtsi2ss(to, at, j_.r10);
+  j_.vucomiss(at, to);
+  j_.vxorps(to, to, to);
+  j_.jne(none);
+  j_.cmp(j_.r10, cols);  // NaN and what is below 0 are large
+  j_.jae(none);
   if (!slot(s.a).column) {
     j_.CodeGenerator::add(j_.r10, j_.rax);
     j_.CodeGenerator::sub(j_.r10, cols);
   }
   const Base b = base(s.a);
-  j_.vmovss(Xbyak::Xmm(v.zmm().getIdx()) | j_.k2 | Xbyak::util::T_z, j_.ptr[b.reg + j_.r10 * 4 + b.offset]);
-  return j_.add(v, 0.0);  // a sum of zeros and -0 is +0
+  j_.vaddss(to, to, j_.ptr[b.reg + j_.r10 * 4 + b.offset]);  // a sum of zeros and -0 is +0
+  j_.L(none);
+  return v;
 }
 
 }  // namespace bp::cpu

@@ -246,6 +246,8 @@ JitVectors::Vec JitVectors::normal_exp(const Vec& x) {
 
 JitVectors::Vec JitVectors::exp(const Vec& x) { return normal_exp(min_second(89.0, max_second(-104.0, x))); }
 
+JitVectors::Vec JitVectors::exp_of_negative(const Vec& x) { return normal_exp(max_second(-104.0, x)); }
+
 JitVectors::Vec JitVectors::tanh(const Vec& x) {
   const Vec size = abs(x);
   const Vec grown = normal_exp(mul(min_second(10.0, size), 2.0));

@@ -110,12 +110,14 @@ class JitVectors : public Xbyak::CodeGenerator {
   Vec where(const Arg& yes, const Vec& no);                 // by k2
 
   Vec exp(const Vec& x);
+  Vec exp_of_negative(const Vec& x);  // the same for x <= 0 and NaN
   Vec tanh(const Vec& x);
   Vec sigmoid(const Vec& x);
   Vec erf(const Vec& x);
 
   // Comparison predicates of vcmpps that raise no exceptions.
-  static constexpr int kEq = 0, kOrderedNotEq = 12, kLt = 17, kLe = 18, kNotEq = 4, kGe = 29, kGt = 30, kUnordered = 3;
+  static constexpr int kEq = 0, kOrderedNotEq = 12, kLt = 17, kLe = 18, kNotEq = 4, kGe = 29, kGt = 30, kUnordered = 3,
+                       kOrdered = 7;
 
  private:
   struct Constant {

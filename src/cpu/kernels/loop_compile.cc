@@ -114,10 +114,17 @@ class Compiler {
     }
   }
 
+  // Whether a result has an element for each of the space.
+  bool writes_elements() const {
+    return std::any_of(p_.operands.begin(), p_.operands.end(), [&](const LoopOperand& o) {
+      return o.output && o.access.varies_with_row() && o.access.varies_with_column();
+    });
+  }
   // Rows that are read again and again pay once a block for it. Machine code goes through the phases row by row; of
-  // tiles from memory short blocks overlap better.
+  // tiles from memory short blocks overlap better. Steps on rows are calls, fewer where a block need not hold results.
   std::int64_t phased_block(bool large, std::int64_t tile) const {
-    if (large && esize() == 4 && machine_code_wanted() && !writes_beyond_caches(p_)) return 4 * tile;
+    if (large && esize() == 4 && machine_code_wanted() && !writes_beyond_caches(p_))
+      return (writes_elements() ? 4 : 8) * tile;
     return from_memory() ? tile : 2 * tile;
   }
 
@@ -174,9 +181,15 @@ class Compiler {
     const LoopOperand& o = operand(k);
     if (o.dtype != p_.compute) return false;
     if (vary == kUniform) return true;
-    if (vary == kRow) return plan_.block_rows == 1 || (o.access.rank == 1 && o.access.stride[0] == 1);
-    if (plan_.block_rows == 1) return o.access.col_stride == 1 || p_.cols == 1;
-    return vary == kBoth && is_dense(o.access, p_.rows, p_.cols);
+    if (plan_.block_rows == 1) return vary == kRow || o.access.col_stride == 1 || p_.cols == 1;
+    return is_run(k, vary);
+  }
+
+  // A block of such a value is one run of elements of operand k.
+  bool is_run(int k, unsigned vary) const {
+    const LoopAccess& a = operand(k).access;
+    if (vary == kRow) return a.rank == 1 && a.stride[0] == 1;
+    return vary == kBoth && is_dense(a, p_.rows, p_.cols);
   }
 
   int emit_load(const LoopNode& n, int phase) {
@@ -188,7 +201,7 @@ class Compiler {
     }
     LoopTransfer t{.kind = LoopTransfer::Kind::load, .operand = k};
     t.convert = load_converter(operand(k).dtype, p_.compute);
-    t.dense = n.vary == kBoth && is_dense(operand(k).access, p_.rows, p_.cols);
+    t.dense = is_run(k, n.vary);
     t.replicated = operand(k).access.rank == 0;
     return emit_transfer(t, n.vary, phase);
   }
@@ -414,7 +427,7 @@ class Compiler {
     }
     LoopTransfer t{.kind = LoopTransfer::Kind::store, .operand = in.operand};
     t.convert = store_converter(p_.compute, operand(in.operand).dtype);
-    t.dense = r.vary == kBoth && is_dense(operand(in.operand).access, p_.rows, p_.cols);
+    t.dense = is_run(in.operand, r.vary);
     t.replicated = r.vary == kColumn;
     plan_.transfers.push_back(t);
     const int number = static_cast<int>(plan_.transfers.size()) - 1;
