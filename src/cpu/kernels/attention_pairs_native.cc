@@ -1,8 +1,6 @@
 // Products of pairs of bf16 by VDPBF16PS, which Highway's instruction sets of this version do not reach.
 #include "cpu/kernels/attention_pairs.h"
 
-#include "base/isa.h"
-
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -114,7 +112,8 @@ void take_native_conversions(AttentionBf16& table) {
 
 const MicroTable* native_pair_products() {
   static const MicroTable table = native_table(std::make_integer_sequence<int, kMicroRows>());
-  return running_isa() == Isa::avx512 && __builtin_cpu_supports("avx512bf16") != 0 ? &table : nullptr;
+  // Beside tiles of as many lanes only: a build may hold one instruction set, and BP_MAX_ISA another.
+  return micro_table(f32).lanes == kNativeLanes && __builtin_cpu_supports("avx512bf16") != 0 ? &table : nullptr;
 }
 #else
 const MicroTable* native_pair_products() { return nullptr; }
