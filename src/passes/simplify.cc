@@ -190,9 +190,6 @@ class Simplifier {
       if (permutation[d] != static_cast<std::int64_t>(d)) return false;
     return true;
   }
-  static Ints first_axes(const Ints& permutation, int rank) {
-    return Ints(permutation.begin(), permutation.begin() + rank);
-  }
 
   // Slices in another order are gathered in that order: an embedding [batch, time, ..] that a loop reads as [time,
   // batch, ..].
@@ -201,7 +198,8 @@ class Simplifier {
     const Ints& p = n.attrs.ints("permutation");
     const int rank = out_.type(gather.inputs[1]).shape.rank();
     if (gather.attrs.integer("axis") != 0 || !keeps_slices(p, rank)) return std::nullopt;
-    const Value indices = emit(OpId::transpose, {gather.inputs[1]}, {{"permutation", first_axes(p, rank)}}, n);
+    const Value indices =
+        emit(OpId::transpose, {gather.inputs[1]}, {{"permutation", Ints(p.begin(), p.begin() + rank)}}, n);
     return emit(OpId::gather, {gather.inputs[0], indices}, gather.attrs, gather);
   }
 

@@ -1,7 +1,6 @@
 // Gives every loop its own copy of what it looks through (broadcasts, reshapes, fills), and attention of the slices in
-// which it reads its operands. Shared ones tie groups together
-// that do not depend on each other: a broadcast that one user needs in memory would have to be written before a loop
-// that only looks through it.
+// which it reads its operands. Shared ones tie groups together that do not depend on each other: a broadcast that one
+// user needs in memory would have to be written before a loop that only looks through it.
 #include <optional>
 #include <unordered_map>
 

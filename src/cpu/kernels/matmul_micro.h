@@ -1,5 +1,5 @@
 // The SIMD parts of MatmulKernel: register-tile products, dot products and transposition, one table a dtype, chosen for
-// the machine's instruction set at run time. Used by matmul.cc only.
+// the machine's instruction set at run time. Used by matmul.cc and attention.
 #pragma once
 
 #include <cstddef>
