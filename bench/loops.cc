@@ -214,9 +214,20 @@ BP_TWIN norm_back_twin(const float* x, const float* dy, const float* mu, const f
 
 // ---- the loops
 
+// Tensors begin with a cache line, as those of an executable do.
+template <class T> struct WholeLines {
+  using value_type = T;
+  WholeLines() = default;
+  template <class U> WholeLines(const WholeLines<U>&) {}
+  T* allocate(std::size_t n) { return static_cast<T*>(std::aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64)); }
+  void deallocate(T* p, std::size_t) { std::free(p); }
+  bool operator==(const WholeLines&) const = default;
+};
+
 // Operands as memory: floats, or 64-bit integers in twice as many.
-using Memory = std::vector<std::vector<float>>;
-const std::int64_t* integers(const std::vector<float>& v) { return reinterpret_cast<const std::int64_t*>(v.data()); }
+using Floats = std::vector<float, WholeLines<float>>;
+using Memory = std::vector<Floats>;
+const std::int64_t* integers(const Floats& v) { return reinterpret_cast<const std::int64_t*>(v.data()); }
 
 struct Case {
   const char* name;
@@ -429,7 +440,7 @@ Memory memory_of(const LoopProgram& p) {
   for (const LoopOperand& o : p.operands) {
     const std::int64_t n = o.access.offset(p.rows - 1, p.cols - 1) + 1;
     memory.emplace_back(static_cast<std::size_t>(o.dtype == f32 ? n : 2 * n + 2));
-    std::vector<float>& m = memory.back();
+    Floats& m = memory.back();
     if (o.dtype == f32) {
       for (std::size_t i = 0; i < m.size(); ++i) m[i] = 0.003f * static_cast<float>(i * 7919 % 997) - 0.3f;
       continue;

@@ -23,7 +23,7 @@ enum class Nest { flat, rows, columns };
 class RunCoder {
  public:
   RunCoder(const CompiledLoop::Plan& plan, std::span<const LoopStage> stages, const std::vector<bool>& kept,
-           const RunNeeds* needs);
+           const RunNeeds* needs, bool uncached);
   std::int64_t column_rows() const;
   RunNeeds needs() const;
   std::span<const std::byte> make();
@@ -44,6 +44,7 @@ class RunCoder {
   void choose_nest();
   void find_inner_values();
   bool computes_much() const;
+  bool draws_random() const;
 
   template <class F> static void for_reads(const LoopStep& s, F f) {
     if (s.fn == nullptr) {
@@ -111,6 +112,8 @@ class RunCoder {
 
   // ---- the steps at one vector
   void claim_outputs();
+  bool goes_past_caches(int s) const;
+  void fetch_ahead(int s);
   void body(int vector, Part part);
   void transfer(const LoopStep& s);
   // Random bits of the present vector: those of a whole turn are drawn at its first.
@@ -165,6 +168,7 @@ class RunCoder {
   JitVectors j_;                      // before all that holds its registers
   Nest nest_ = Nest::flat;
   bool folds_ = false;
+  bool uncached_ = false;       // outputs are stored past the caches
   bool by_groups_ = false;      // stage by stage over a few rows, whose values are in memory; else row by row
   bool periodic_ = false;       // columns repeat every kFoldedColumns elements, with which the turns begin
   bool fixed_columns_ = false;  // the columns of a row are known, k1 their last lanes

@@ -11,13 +11,15 @@ using Xbyak::Reg64;
 }  // namespace
 
 RunCoder::RunCoder(const CompiledLoop::Plan& plan, std::span<const LoopStage> stages, const std::vector<bool>& kept,
-                   const RunNeeds* needs)
+                   const RunNeeds* needs, bool uncached)
     : plan_(plan), stages_(stages), kept_(kept), given_(needs) {
   choose_nest();
   const std::int64_t cols = plan_.program.cols;
   fixed_columns_ = plan_.tiles_per_row == 1 && nest_ != Nest::flat && cols > 0;
   find_inner_values();
   by_groups_ = stages_.size() > 1 && computes_much();
+  // Where one stage computes much, lines are there before they are written, and leave while others are computed.
+  uncached_ = uncached && (stages_.size() > 1 || !(computes_much() || draws_random()));
 }
 
 void RunCoder::find_inner_values() {
@@ -36,6 +38,15 @@ bool RunCoder::computes_much() const {
   return std::any_of(stages_.begin(), stages_.end(), [&](const LoopStage& stage) {
     return std::any_of(stage.tile_steps.begin(), stage.tile_steps.end(), [&](const LoopStep& s) {
       return s.fn != nullptr && std::find(std::begin(kLong), std::end(kLong), s.op) != std::end(kLong);
+    });
+  });
+}
+
+bool RunCoder::draws_random() const {
+  return std::any_of(stages_.begin(), stages_.end(), [&](const LoopStage& stage) {
+    return std::any_of(stage.tile_steps.begin(), stage.tile_steps.end(), [&](const LoopStep& s) {
+      return s.fn == nullptr &&
+             plan_.transfers[static_cast<std::size_t>(s.transfer)].kind == LoopTransfer::Kind::random;
     });
   });
 }
@@ -237,11 +248,10 @@ template <class F> void RunCoder::along_fixed_columns(F at) {
 // Row by row through the stages, or, where much is computed, stage by stage over a few rows: what waits for the sum of
 // one row would leave the units idle, that of the others does not wait.
 void RunCoder::rows() {
-  constexpr std::int64_t kElements = 1024;
   j_.xor_(j_.eax, j_.eax);
   j_.xor_(j_.r9d, j_.r9d);
   if (stages_.size() == 1) return stage_rows(0, j_.rsi);
-  const std::int64_t rows = by_groups_ ? std::max<std::int64_t>(kElements / plan_.program.cols, 1) : 1;
+  const std::int64_t rows = by_groups_ ? rows_of_group(plan_.program.cols) : 1;
   Xbyak::Label group;
   j_.L(group);
   j_.lea(j_.r8, j_.ptr[j_.r9 + static_cast<int>(rows)]);
@@ -307,7 +317,7 @@ void RunCoder::columns() {
 std::optional<RunNeeds> needs_of_run(const CompiledLoop::Plan& plan, std::span<const LoopStage> stages,
                                      const std::vector<bool>& kept) {
   try {
-    RunCoder rehearsal(plan, stages, kept, nullptr);
+    RunCoder rehearsal(plan, stages, kept, nullptr, false);
     rehearsal.make();
     return rehearsal.needs();
   } catch (const OutOfRegisters&) { return std::nullopt; } catch (const Xbyak::Error& e) {
@@ -317,8 +327,8 @@ std::optional<RunNeeds> needs_of_run(const CompiledLoop::Plan& plan, std::span<c
 }
 
 std::vector<std::byte> code_of_run(const CompiledLoop::Plan& plan, std::span<const LoopStage> stages,
-                                   const std::vector<bool>& kept, const RunNeeds& needs) {
-  RunCoder coder(plan, stages, kept, &needs);
+                                   const std::vector<bool>& kept, const RunNeeds& needs, bool uncached) {
+  RunCoder coder(plan, stages, kept, &needs, uncached);
   const std::span<const std::byte> bytes = coder.make();
   return {bytes.begin(), bytes.end()};
 }

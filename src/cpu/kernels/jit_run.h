@@ -24,8 +24,9 @@ inline bool is_wide_accumulator(const LoopStep& s) { return is_accumulator(s) &&
 std::optional<RunNeeds> needs_of_run(const CompiledLoop::Plan& plan, std::span<const LoopStage> stages,
                                      const std::vector<bool>& kept);
 
-// A LoopCodeFn that does not depend on its address; the scratch of its slots is laid out.
+// A LoopCodeFn that does not depend on its address; the scratch of its slots is laid out. uncached: stores the plan's
+// uncached outputs past the caches where that is faster.
 std::vector<std::byte> code_of_run(const CompiledLoop::Plan& plan, std::span<const LoopStage> stages,
-                                   const std::vector<bool>& kept, const RunNeeds& needs);
+                                   const std::vector<bool>& kept, const RunNeeds& needs, bool uncached);
 
 }  // namespace bp::cpu

@@ -170,19 +170,48 @@ Vec RunCoder::fetched(int id) {
     note(key);
     if (const auto it = steady_.find(key); it != steady_.end()) return it->second;
   }
+  fetch_ahead(id);
   return j_.load(f32, at(id, vector_), part_ == Part::tail);
 }
 
+// The stage that reads an operand first asks for what lies some rows further on: in the second cache it is when they
+// are read. By itself the processor fetches too little while values of a row are waited for.
+void RunCoder::fetch_ahead(int s) {
+  constexpr int kBytes = 8192;
+  const LoopSlot& l = slot(s);
+  if (!plan_.fetches_ahead || by_groups_ || stages_.size() == 1 || part_ == Part::tail) return;
+  if (l.kind != LoopSlot::Kind::operand_row || l.column) return;
+  if (std::any_of(stages_.data(), stage_, [&](const LoopStage& earlier) { return read_in(earlier, s); })) return;
+  const Base b = base(s);
+  const int width = l.width != 0 ? static_cast<int>(l.width) : 4;
+  j_.prefetcht1(j_.ptr[b.reg + j_.rax * width + b.offset + vector_ * JitVectors::kLanes * width + kBytes]);
+}
+
+bool RunCoder::goes_past_caches(int s) const {
+  const auto& outputs = plan_.uncached_outputs;
+  if (!uncached_ || slot(s).kind != LoopSlot::Kind::operand_row || slot(s).column) return false;
+  return std::find(outputs.begin(), outputs.end(), slot(s).operand) != outputs.end() &&
+         std::none_of(stages_.begin(), stages_.end(), [&](const LoopStage& stage) { return read_in(stage, s); });
+}
+
 void RunCoder::define(const LoopStep& s, const Vec& v) {
-  if (kept_[static_cast<std::size_t>(s.dst)]) j_.store(f32, at(s.dst, vector_), v, part_ == Part::tail);
+  if (kept_[static_cast<std::size_t>(s.dst)]) {
+    if (part_ != Part::tail && goes_past_caches(s.dst))
+      j_.vmovntps(at(s.dst, vector_), v.zmm());
+    else
+      j_.store(f32, at(s.dst, vector_), v, part_ == Part::tail);
+  }
   if (left_.contains(s.dst) && left_[s.dst] > 0) values_[s.dst] = v;
 }
 
 // The first stage asks for the cache lines that later ones write: their stores would wait for memory one after another.
+// Where rows go by groups, exponentials leave the time for that.
 void RunCoder::claim_outputs() {
+  if (by_groups_) return;
   for (const LoopStage& stage : stages_.subspan(1))
     for (const LoopStep& s : stage.tile_steps) {
       if (s.fn == nullptr || slot(s.dst).kind != LoopSlot::Kind::operand_row || slot(s.dst).column) continue;
+      if (goes_past_caches(s.dst)) continue;
       const Base b = base(s.dst);
       j_.prefetchw(j_.ptr[b.reg + j_.rax * 4 + b.offset + vector_ * 4 * JitVectors::kLanes]);
     }
@@ -209,7 +238,10 @@ void RunCoder::transfer(const LoopStep& s) {
   const LoopTransfer& t = plan_.transfers[static_cast<std::size_t>(s.transfer)];
   if (t.kind == LoopTransfer::Kind::random) return define(s, random(t));
   const DType type = plan_.program.operands[static_cast<std::size_t>(t.operand)].dtype;
-  if (t.kind == LoopTransfer::Kind::load) return define(s, j_.load(type, at(t.memory, vector_), part_ == Part::tail));
+  if (t.kind == LoopTransfer::Kind::load) {
+    fetch_ahead(t.memory);
+    return define(s, j_.load(type, at(t.memory, vector_), part_ == Part::tail));
+  }
   const Vec v = element(s.a);
   j_.store(type, at(t.memory, vector_), v, part_ == Part::tail);
 }

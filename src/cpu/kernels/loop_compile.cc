@@ -17,7 +17,7 @@ namespace {
 class Compiler {
  public:
   Compiler(const LoopProgram& program, CompiledLoop::Plan& plan, LoopCode code)
-      : plan_(plan), code_(code), nodes_(program), p_(nodes_.program()) {}
+      : plan_(plan), code_(code), nodes_(program), p_(nodes_.program()), traffic_(traffic_of(p_)) {}
 
   void compile() {
     plan_.program = p_;
@@ -50,17 +50,6 @@ class Compiler {
   bool tiled() const { return plan_.tiles_per_row > 1; }
   std::size_t esize() const { return size_of(p_.compute); }
 
-  // Every element of the space has its own place in operand k.
-  bool is_stream(const LoopOperand& o) const { return p_.cols > 1 && is_dense(o.access, p_.rows, p_.cols); }
-  // The tensors do not fit the second cache.
-  bool from_memory() const {
-    constexpr std::int64_t kCache = 1 << 20;
-    std::int64_t bytes = 0;
-    for (const LoopOperand& o : p_.operands)
-      if (is_stream(o)) bytes += p_.rows * p_.cols * static_cast<std::int64_t>(size_of(o.dtype));
-    return bytes > kCache;
-  }
-
   // Rows of fewer columns have too few independent sums for registers: several rows lie side by side in the
   // accumulator.
   static constexpr std::int64_t kNarrow = 32;
@@ -89,9 +78,8 @@ class Compiler {
     if (cols <= limit) {
       const std::int64_t block = nodes_.last_phase() > 0 ? phased_block(large, tile) : tile;
       plan_.tile = cols;
-      plan_.block_rows = reads_rows_apart() ? 1
-                                            : std::clamp<std::int64_t>(block / std::max<std::int64_t>(cols, 1), 1,
-                                                                       std::max<std::int64_t>(rows, 1));
+      plan_.block_rows =
+          reads_rows_apart() ? 1 : std::clamp<std::int64_t>(rows_of(block), 1, std::max<std::int64_t>(rows, 1));
     } else {
       plan_.tiles_per_row = (cols + tile - 1) / tile;
       plan_.tile =
@@ -114,18 +102,17 @@ class Compiler {
     }
   }
 
-  // Whether a result has an element for each of the space.
-  bool writes_elements() const {
-    return std::any_of(p_.operands.begin(), p_.operands.end(), [&](const LoopOperand& o) {
-      return o.output && o.access.varies_with_row() && o.access.varies_with_column();
-    });
+  // Whole groups of rows, where they are several.
+  std::int64_t rows_of(std::int64_t block) const {
+    const std::int64_t rows = block / std::max<std::int64_t>(p_.cols, 1), group = rows_of_group(p_.cols);
+    return rows > group ? rows - rows % group : rows;
   }
-  // Rows that are read again and again pay once a block for it. Machine code goes through the phases row by row; of
-  // tiles from memory short blocks overlap better. Steps on rows are calls, fewer where a block need not hold results.
+  // Rows that are read again and again pay once a block for it. Machine code goes through the phases row by row; from
+  // memory short blocks overlap better. Steps on rows are calls, fewer where a block need not hold results.
   std::int64_t phased_block(bool large, std::int64_t tile) const {
-    if (large && esize() == 4 && machine_code_wanted() && !writes_beyond_caches(p_))
-      return (writes_elements() ? 4 : 8) * tile;
-    return from_memory() ? tile : 2 * tile;
+    const bool far = traffic_.from_memory();
+    if (large && esize() == 4 && machine_code_wanted()) return (!traffic_.writes ? 8 : far ? 2 : 4) * tile;
+    return far ? tile : 2 * tile;
   }
 
   // ---- slots ----
@@ -577,11 +564,11 @@ class Compiler {
       steps += phase.tile_steps.size();
       for (const LoopStep& s : phase.tile_steps) walks |= s.run < 0;
     }
-    if (!from_memory() || !walks) return;
+    if (!traffic_.from_memory() || !walks) return;
     for (std::size_t i = 0; i < plan_.slots.size(); ++i) {
       const LoopSlot& s = plan_.slots[i];
       const bool element = s.kind == LoopSlot::Kind::operand_row || (s.kind == LoopSlot::Kind::operand && p_.rows == 1);
-      if (element && is_stream(operand(s.operand))) plan_.streams.push_back(static_cast<int>(i));
+      if (element && is_stream(p_, operand(s.operand))) plan_.streams.push_back(static_cast<int>(i));
     }
     if (plan_.streams.empty()) return;
     const std::size_t lines = static_cast<std::size_t>(plan_.block_rows * plan_.tile) * esize() / 64 + 1;
@@ -612,6 +599,7 @@ class Compiler {
   LoopCode code_;
   LoopNodes nodes_;
   const LoopProgram& p_;
+  const LoopTraffic traffic_;
   std::vector<Root> roots_;
   std::vector<Store> stores_;
   std::map<std::pair<int, int>, int> memo_;                 // (value, phase) -> slot

@@ -10,6 +10,7 @@
 
 #include "base/flush_denormals.h"
 #include "base/random_word.h"
+#include "cpu/kernels/loop_jit.h"
 #include "cpu/kernels/loop_plan.h"
 #include "cpu/kernels/share.h"
 
@@ -72,8 +73,24 @@ class Worker {
     scratch_ = memory + whole_lines(2 * plan.slots.size() * sizeof(char*) + plan.reductions.size() * sizeof(Joined));
     bind();
     prologue();
+    uncached_ = !plan.uncached_outputs.empty() &&
+                std::all_of(plan.uncached_outputs.begin(), plan.uncached_outputs.end(),
+                            [&](int k) { return reinterpret_cast<std::uintptr_t>(place(k)) % 64 == 0; });
   }
 
+  void run() {
+    plan_.by_columns ? run_columns() : run_rows();
+    if (uncached_) finish_stores();
+  }
+
+  // After a barrier, of rows: this thread's share of the columns of the chunks' partial results.
+  void merge_columns() {
+    if (plan_.accumulators.empty() || plan_.direct_accumulators()) return;
+    const std::int64_t cols = plan_.program.cols;
+    merge_range(cols * thread_ / threads_, cols * (thread_ + 1) / threads_);
+  }
+
+ private:
   void run_rows() {
     if (plan_.accumulators.empty()) {
       run_blocks(plan_.blocks * thread_ / threads_, plan_.blocks * (thread_ + 1) / threads_);
@@ -82,13 +99,6 @@ class Worker {
     const std::int64_t end = plan_.chunks * (thread_ + 1) / threads_;
     for (std::int64_t chunk = plan_.chunks * thread_ / threads_; chunk < end; ++chunk) run_chunk(chunk);
     if (plan_.chunks == 0 && thread_ == 0) run_chunk(0);
-  }
-
-  // After a barrier: this thread's share of the columns of the chunks' partial results.
-  void merge_columns() {
-    if (plan_.accumulators.empty() || plan_.direct_accumulators()) return;
-    const std::int64_t cols = plan_.program.cols;
-    merge_range(cols * thread_ / threads_, cols * (thread_ + 1) / threads_);
   }
 
   // Every thread takes its chunks of each phase; row results are computed by all alike.
@@ -107,7 +117,6 @@ class Worker {
     }
   }
 
- private:
   void barrier() const {
     if (threads_ == 1) return;
 #pragma omp barrier
@@ -188,7 +197,7 @@ class Worker {
   }
   void run_step(const LoopStep& s, std::size_t rows, std::size_t n) {
     if (s.only_first && thread_ != 0) return;
-    if (s.code != nullptr) return s.code(slots_, rows, n);
+    if (s.code != nullptr) return (uncached_ ? s.uncached_code : s.code)(slots_, rows, n);
     if (s.fn == nullptr) return transfer(s, s.span == LoopSpan::one ? 1 : rows, s.span == LoopSpan::flat ? n : 1);
     if (s.span == LoopSpan::folded) return run_folded(s, rows * n);
     const std::size_t span_rows[4] = {1, 1, 1, rows}, span_n[4] = {1, rows, rows * n, n};
@@ -434,6 +443,7 @@ class Worker {
   double* shared_;
   int thread_, threads_;
   bool wide_;
+  bool uncached_ = false;
   char** slots_ = nullptr;  // where each slot is now
   char** bases_ = nullptr;  // where moving slots start in this row
   Joined* joined_ = nullptr;
@@ -509,8 +519,7 @@ void CompiledLoop::run(void* const* operands, int threads, void* workspace) cons
   const int team = static_cast<int>(std::clamp<std::int64_t>(threads, 1, std::max<std::int64_t>(units, 1)));
   if (team == 1) {
     Worker worker(plan, operands, memory, shared, 0, 1);
-    if (plan.by_columns) return worker.run_columns();
-    worker.run_rows();
+    worker.run();
     worker.merge_columns();
     return;
   }
@@ -522,10 +531,8 @@ void CompiledLoop::run(void* const* operands, int threads, void* workspace) cons
     const FlushDenormals denormals(flush);
     Worker worker(plan, operands, memory + static_cast<std::size_t>(thread) * plan.thread_bytes(), shared, thread,
                   present);
-    if (plan.by_columns) {
-      worker.run_columns();
-    } else {
-      worker.run_rows();
+    worker.run();
+    if (!plan.by_columns) {
 #pragma omp barrier
       worker.merge_columns();
     }
@@ -535,8 +542,9 @@ void CompiledLoop::run(void* const* operands, int threads, void* workspace) cons
 std::string CompiledLoop::explain() const {
   const Plan& p = *plan_;
   std::string out =
-      fmt::format("{}  {}, blocks of {} rows, tiles of {} columns, {} chunks, {} bytes a thread\n", p.program.str(),
-                  p.by_columns ? "by columns" : "by rows", p.block_rows, p.tile, p.chunks, p.thread_bytes());
+      fmt::format("{}  {}, blocks of {} rows, tiles of {} columns, {} chunks, {} bytes a thread{}\n", p.program.str(),
+                  p.by_columns ? "by columns" : "by rows", p.block_rows, p.tile, p.chunks, p.thread_bytes(),
+                  p.uncached_outputs.empty() ? "" : ", stores past the caches");
   explain_steps(out, "once", p, p.uniform_steps);
   explain_steps(out, "once, by column", p, p.column_steps);
   for (const LoopPhase& phase : p.phases) {

@@ -115,7 +115,7 @@ class Replacement {
       const std::optional<RunNeeds> needs = needs_of_run(plan_, stages, in_memory);
       if (!needs) continue;
       out.push_back({.span = LoopSpan::flat, .run = static_cast<int>(plan_.runs.size())});
-      plan_.runs.push_back({std::move(stages), std::move(in_memory), *needs, nullptr});
+      plan_.runs.push_back({std::move(stages), std::move(in_memory), *needs});
       return to;
     }
     out.push_back(steps[begin]);
@@ -195,7 +195,7 @@ class Joining {
       phases_[k].row_steps = std::move(later[k]);
       phases_[k].tile_steps.erase(phases_[k].tile_steps.begin());
     }
-    plan_.runs[static_cast<std::size_t>(place.run)] = {std::move(stages), std::move(in_memory), *needs, nullptr};
+    plan_.runs[static_cast<std::size_t>(place.run)] = {std::move(stages), std::move(in_memory), *needs};
     return true;
   }
 
@@ -279,6 +279,19 @@ class Joining {
   std::vector<LoopPhase>& phases_;
 };
 
+// Rows must begin with a line for stores past the caches to be whole lines.
+void choose_memory(Plan& plan) {
+  const LoopProgram& p = plan.program;
+  const LoopTraffic traffic = traffic_of(p);
+  plan.fetches_ahead = traffic.from_memory();
+  if (!traffic.beyond_caches() || (p.rows > 1 && p.cols % JitVectors::kLanes != 0)) return;
+  for (std::size_t k = 0; k < p.operands.size(); ++k) {
+    const LoopOperand& o = p.operands[k];
+    if (o.output && o.in_place_of < 0 && o.dtype == f32 && is_stream(p, o))
+      plan.uncached_outputs.push_back(static_cast<int>(k));
+  }
+}
+
 }  // namespace
 
 bool machine_code_wanted() {
@@ -312,7 +325,7 @@ void choose_runs(CompiledLoop::Plan& plan) {
   if (!machine_code_wanted() || plan.program.compute != f32) return;
   Replacement replacement(plan);
   for (LoopPhase& p : plan.phases) replacement.phase(p.tile_steps);
-  if (!writes_beyond_caches(plan.program)) Joining(plan).join();
+  Joining(plan).join();
   plan.column_rows = 1;
   for (const LoopRun& run : plan.runs) plan.column_rows = std::max(plan.column_rows, run.needs.column_rows);
   for (const LoopPhase& p : plan.phases)
@@ -322,14 +335,26 @@ void choose_runs(CompiledLoop::Plan& plan) {
 }
 
 void make_code(CompiledLoop::Plan& plan) {
+  if (plan.runs.empty()) return;
+  choose_memory(plan);
+  const auto make = [&](const LoopRun& run, bool uncached) {
+    auto code = MachineCode::make(code_of_run(plan, run.stages, run.kept, run.needs, uncached));
+    return code != nullptr ? code : throw std::bad_alloc();
+  };
   for (LoopRun& run : plan.runs) {
-    run.code = MachineCode::make(code_of_run(plan, run.stages, run.kept, run.needs));
-    if (run.code == nullptr) throw std::bad_alloc();
+    run.code = make(run, false);
+    if (!plan.uncached_outputs.empty()) run.uncached_code = make(run, true);
   }
   for (LoopPhase& p : plan.phases)
-    for (LoopStep& s : p.tile_steps)
-      if (s.run >= 0) s.code = plan.runs[static_cast<std::size_t>(s.run)].code->entry<LoopCodeFn>();
+    for (LoopStep& s : p.tile_steps) {
+      if (s.run < 0) continue;
+      const LoopRun& run = plan.runs[static_cast<std::size_t>(s.run)];
+      s.code = run.code->entry<LoopCodeFn>();
+      if (run.uncached_code != nullptr) s.uncached_code = run.uncached_code->entry<LoopCodeFn>();
+    }
 }
+
+void finish_stores() { __builtin_ia32_sfence(); }
 
 }  // namespace bp::cpu
 
@@ -340,6 +365,7 @@ bool machine_code_wanted() { return false; }
 bool runs_as_code(const LoopProgram&) { return false; }
 void choose_runs(CompiledLoop::Plan&) {}
 void make_code(CompiledLoop::Plan&) {}
+void finish_stores() {}
 }  // namespace bp::cpu
 
 #endif

@@ -20,4 +20,7 @@ void choose_runs(CompiledLoop::Plan& plan);
 // Makes the code of the runs. std::bad_alloc where the system has no memory for it.
 void make_code(CompiledLoop::Plan& plan);
 
+// Other threads see what code stored past the caches on this one.
+void finish_stores();
+
 }  // namespace bp::cpu

@@ -59,16 +59,15 @@ bool is_dense(const LoopAccess& a, std::int64_t rows, std::int64_t cols) {
   return a.rank == 1 && a.stride[0] == cols && (a.col_stride == 1 || cols == 1);
 }
 
-bool writes_beyond_caches(const LoopProgram& p) {
-  constexpr std::int64_t kCaches = 32 << 20;
-  std::int64_t bytes = 0;
-  bool writes = false;
+bool is_stream(const LoopProgram& p, const LoopOperand& o) { return p.cols > 1 && is_dense(o.access, p.rows, p.cols); }
+
+LoopTraffic traffic_of(const LoopProgram& p) {
+  LoopTraffic t;
   for (const LoopOperand& o : p.operands) {
-    if (!is_dense(o.access, p.rows, p.cols)) continue;
-    bytes += p.rows * p.cols * static_cast<std::int64_t>(size_of(o.dtype));
-    writes |= o.output;
+    if (is_stream(p, o)) t.bytes += p.rows * p.cols * static_cast<std::int64_t>(size_of(o.dtype));
+    t.writes |= o.output && o.access.varies_with_row() && o.access.varies_with_column();
   }
-  return writes && bytes > kCaches;
+  return t;
 }
 
 LoopNodes::LoopNodes(const LoopProgram& program) : p_(program) {

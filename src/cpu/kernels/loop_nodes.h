@@ -41,9 +41,17 @@ int cost_of(const LoopNode& n);
 // The elements of all rows lie in one run.
 bool is_dense(const LoopAccess& a, std::int64_t rows, std::int64_t cols);
 
-// Tensors that no cache holds, results among them: stores wait for memory, and do so longer row after row than phase
-// after phase over a few rows.
-bool writes_beyond_caches(const LoopProgram& p);
+// Every element of the space has its own place in the operand.
+bool is_stream(const LoopProgram& p, const LoopOperand& o);
+
+// What a run reads and writes of its streams.
+struct LoopTraffic {
+  std::int64_t bytes = 0;
+  bool writes = false;                                                // a result has an element for each of the space
+  bool from_memory() const noexcept { return bytes > (1 << 20); }     // more than the second cache
+  bool beyond_caches() const noexcept { return bytes > (32 << 20); }  // results are gone before somebody reads them
+};
+LoopTraffic traffic_of(const LoopProgram& p);
 
 class LoopNodes {
  public:

@@ -31,6 +31,11 @@ struct LoopSlot {
 enum class LoopSpan : std::uint8_t { one, rows, flat, rowwise, folded };
 inline constexpr std::int64_t kFoldedColumns = 64;
 
+// Rows that machine code takes stage by stage, where it does not take them one by one.
+constexpr std::int64_t rows_of_group(std::int64_t cols) {
+  return std::max<std::int64_t>(cols > 0 ? 1024 / cols : 1, 1);
+}
+
 // What no tile function does: conversions, gathers, indices, random bits.
 struct LoopTransfer {
   enum class Kind : std::uint8_t { load, store, column_index, row_index, random };
@@ -59,8 +64,9 @@ struct RandomState {
 using LoopCodeFn = void (*)(char* const* slots, std::size_t rows, std::size_t n);
 
 struct LoopStep {
-  TileFn fn = nullptr;        // null: transfer, or code
-  LoopCodeFn code = nullptr;  // of the run
+  TileFn fn = nullptr;                 // null: transfer, or code
+  LoopCodeFn code = nullptr;           // of the run
+  LoopCodeFn uncached_code = nullptr;  // the same, storing past the caches
   int dst = 0, a = 0, b = 0, c = 0;
   LoopSpan span = LoopSpan::one;
   int transfer = -1;
@@ -118,7 +124,7 @@ struct LoopRun {
   std::vector<LoopStage> stages;
   std::vector<bool> kept;  // by slot: others read it, so that it must be in memory
   RunNeeds needs;
-  std::shared_ptr<const MachineCode> code;
+  std::shared_ptr<const MachineCode> code = nullptr, uncached_code = nullptr;
 };
 
 struct CompiledLoop::Plan {
@@ -142,9 +148,11 @@ struct CompiledLoop::Plan {
   std::vector<int> random_transfers;  // those with a RandomState
   std::size_t stream_quota = 0;       // cache lines to fetch before each step on tiles
   std::vector<LoopRun> runs;
-  std::size_t scratch_bytes = 0;  // a thread's registers
-  std::size_t shared_bytes = 0;   // partial results of chunks
-  double ns = 0;                  // estimated time on one thread
+  bool fetches_ahead = false;         // machine code of several stages asks for what it will read
+  std::vector<int> uncached_outputs;  // operands that may be stored past the caches, where they begin with a line
+  std::size_t scratch_bytes = 0;      // a thread's registers
+  std::size_t shared_bytes = 0;       // partial results of chunks
+  double ns = 0;                      // estimated time on one thread
 
   // Few blocks: accumulators go to the output without partial results.
   bool direct_accumulators() const noexcept { return chunks <= 1 && blocks <= flush_blocks(); }
