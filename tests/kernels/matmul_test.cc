@@ -3,7 +3,9 @@
 
 #include <cmath>
 
+#include "cpu/kernels/machine_code.h"
 #include "cpu/kernels/matmul.h"
+#include "cpu/kernels/share.h"
 #include "kernels/values.h"
 
 namespace bp::cpu {
@@ -104,6 +106,31 @@ TEST(Matmul, BlockedSizes) {
       check_matmul(s, 2);
       if (testing::Test::HasFatalFailure()) return;
     }
+}
+
+// Machine code, where the processor has it: whole and partial tiles, all ways of reading A and B, more than one block
+// of k and of columns, parts of C in a grid of threads.
+TEST(Matmul, ManyColumns) {
+  for (auto [m, n, k] :
+       {std::array<std::int64_t, 3>{29, 64, 900}, {57, 513, 65}, {15, 815, 330}, {300, 33, 161}, {14, 47, 2200}})
+    for (int t = 0; t < 4; ++t)
+      for (int e = 0; e < 6; ++e) {
+        MatmulSpec s{.m = m, .n = n, .k = k, .transpose_a = (t & 1) != 0, .transpose_b = (t & 2) != 0};
+        s.bias = e % 2 == 1;
+        s.accumulate = e == 2 || e == 3;
+        s.residual = e == 4 || e == 5;
+        if (e < 2) s.activation = Activation::relu;
+        if (e == 3) s.lda = up_to(s.transpose_a ? m : k, 512), s.ldb = (s.transpose_b ? k : n) + 3, s.ldc = n + 1;
+        check_matmul_as<float>(s, 1 + e);
+        if (testing::Test::HasFatalFailure()) return;
+      }
+}
+
+TEST(Matmul, CodeTakesLargeProducts) {
+  MatmulSpec s{.m = 64, .n = 512, .k = 64, .activation = Activation::relu};
+  EXPECT_EQ(MatmulKernel(s).method() == MatmulKernel::Method::code, machine_code_wanted());
+  s.activation = Activation::tanh;
+  EXPECT_EQ(MatmulKernel(s).method(), MatmulKernel::Method::blocked);
 }
 
 TEST(Matmul, NanReachesTheResult) {

@@ -3,16 +3,14 @@
 #if defined(BP_MACHINE_CODE)
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <new>
 #include <optional>
-#include <string_view>
 #include <utility>
 
-#include "base/isa.h"
 #include "cpu/kernels/jit_ops.h"
 #include "cpu/kernels/jit_run.h"
 #include "cpu/kernels/loop_nodes.h"
+#include "cpu/kernels/machine_code.h"
 
 namespace bp::cpu {
 
@@ -294,18 +292,6 @@ void choose_memory(Plan& plan) {
 
 }  // namespace
 
-bool machine_code_wanted() {
-  static const bool wanted = [] {
-    const char* off = std::getenv("BP_MACHINE_CODE");
-    // Tiles of other vectors (sanitized builds know one instruction set) would sum rows in another order.
-    if (running_isa() != Isa::avx512 || tile_lanes() != JitVectors::kLanes ||
-        (off != nullptr && std::string_view(off) == "off"))
-      return false;
-    return MachineCode::make(std::array{std::byte{0xc3}}) != nullptr;  // ret: may memory be executed here?
-  }();
-  return wanted;
-}
-
 bool runs_as_code(const LoopProgram& program) {
   if (!machine_code_wanted() || program.compute != f32) return false;
   const auto coded = [&](const LoopInstr& i) {
@@ -361,7 +347,6 @@ void finish_stores() { __builtin_ia32_sfence(); }
 #else
 
 namespace bp::cpu {
-bool machine_code_wanted() { return false; }
 bool runs_as_code(const LoopProgram&) { return false; }
 void choose_runs(CompiledLoop::Plan&) {}
 void make_code(CompiledLoop::Plan&) {}

@@ -6,9 +6,6 @@
 
 namespace bp::cpu {
 
-// Whether loops get machine code here: x86-64 with AVX-512 within BP_MAX_ISA, unless BP_MACHINE_CODE=off.
-bool machine_code_wanted();
-
 // Whether all that the program computes for each element has code.
 bool runs_as_code(const LoopProgram& program);
 

@@ -2,12 +2,17 @@
 
 #include <sys/mman.h>
 
+#include <array>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <map>
 #include <mutex>
 #include <string>
 #include <string_view>
+
+#include "base/isa.h"
+#include "cpu/kernels/loop_tiles.h"
 
 namespace bp::cpu {
 
@@ -31,6 +36,22 @@ CodeCache& code_cache() {
 }
 
 }  // namespace
+
+#if defined(BP_MACHINE_CODE)
+bool machine_code_wanted() {
+  static const bool wanted = [] {
+    constexpr std::size_t kLanes = 16;
+    const char* off = std::getenv("BP_MACHINE_CODE");
+    // Tiles of other vectors (sanitized builds know one instruction set) would sum rows in another order.
+    if (running_isa() != Isa::avx512 || tile_lanes() != kLanes || (off != nullptr && std::string_view(off) == "off"))
+      return false;
+    return MachineCode::make(std::array{std::byte{0xc3}}) != nullptr;  // ret: may memory be executed here?
+  }();
+  return wanted;
+}
+#else
+bool machine_code_wanted() { return false; }
+#endif
 
 std::shared_ptr<const MachineCode> MachineCode::make(std::span<const std::byte> code) {
   CodeCache& cache = code_cache();

@@ -7,6 +7,9 @@
 
 namespace bp::cpu {
 
+// Whether kernels take machine code here: x86-64 with AVX-512 within BP_MAX_ISA, unless BP_MACHINE_CODE=off.
+bool machine_code_wanted();
+
 class MachineCode {
  public:
   // Null where the system grants no executable memory. The code must not depend on its address.

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/flush_denormals.h"
+#include "cpu/kernels/block_product.h"
 #include "cpu/kernels/matmul_micro.h"
 #include "cpu/kernels/share.h"
 
@@ -34,6 +35,8 @@ MatmulKernel::MatmulKernel(const MatmulSpec& spec) : spec_(spec), micro_(&micro_
   choose();
 }
 
+MatmulKernel::~MatmulKernel() = default;
+
 void MatmulKernel::choose() {
   work_ = spec_;
   const bool contiguous_column = spec_.n == 1 && spec_.ldc == 1 && (!spec_.residual || spec_.ldr == 1);
@@ -46,6 +49,11 @@ void MatmulKernel::choose() {
     work_.ldc = work_.ldr = spec_.m;
   }
   const auto& w = work_;
+  if (BlockProduct::takes(w)) {
+    method_ = Method::code;
+    code_ = std::make_unique<const BlockProduct>(w);
+    return;
+  }
   const bool a_along_k = !w.transpose_a || (w.m == 1 && w.lda == 1);
   const bool b_along_k = w.transpose_b || (w.n == 1 && w.ldb == 1);
   const std::int64_t macs = w.m * w.n * w.k, lanes = micro_->lanes;
@@ -72,6 +80,7 @@ std::size_t MatmulKernel::workspace_bytes(int threads) const noexcept {
   switch (method_) {
     case Method::direct:
     case Method::dots: return 0;
+    case Method::code: return static_cast<std::size_t>(threads) * code_->thread_bytes();
     case Method::packed_b:
       return whole_lines(static_cast<std::size_t>(work_.k * up_to(work_.n, micro_->lanes) * bytes));
     case Method::blocked:
@@ -230,6 +239,13 @@ void MatmulKernel::run(const void* a, const void* b, const void* bias, const voi
   const std::int64_t units = method_ == Method::dots ? (line + 15) / 16 : (line + kMicroRows - 1) / kMicroRows;
   const std::int64_t step = method_ == Method::dots ? 16 : kMicroRows;
   const auto part = [&](int thread, int team) {
+    if (method_ == Method::code) {
+      const BlockProduct::Operands o{static_cast<const float*>(a), static_cast<const float*>(b),
+                                     static_cast<const float*>(bias), static_cast<const float*>(residual),
+                                     static_cast<float*>(c)};
+      char* own = static_cast<char*>(workspace) + static_cast<std::size_t>(thread) * code_->thread_bytes();
+      return code_->run(o, own, thread, team);
+    }
     if (method_ == Method::blocked) return run_blocked(call, static_cast<char*>(workspace), thread, team);
     const std::int64_t begin = units * thread / team * step, end = std::min(line, units * (thread + 1) / team * step);
     if (method_ == Method::dots) return run_dots(call, begin, end);

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "bp/dtype.h"
 
@@ -11,6 +12,7 @@ namespace bp::cpu {
 
 enum class Activation : std::uint8_t { none, relu, tanh, sigmoid };
 
+class BlockProduct;
 struct MicroTable;
 
 // All matrices are row-major with a leading dimension (elements between rows as stored).
@@ -33,6 +35,7 @@ struct MatmulSpec {
 class MatmulKernel {
  public:
   explicit MatmulKernel(const MatmulSpec& spec);
+  ~MatmulKernel();
 
   const MatmulSpec& spec() const noexcept { return spec_; }
   std::size_t workspace_bytes(int threads) const noexcept;  // memory aligned to 64
@@ -48,7 +51,8 @@ class MatmulKernel {
     direct,    // register tiles straight over A and B
     packed_b,  // the same after B was transposed into the workspace
     dots,      // one of m, n is 1 and the other operand's rows are contiguous along k
-    blocked    // A and B packed block by block
+    blocked,   // A and B packed block by block
+    code       // BlockProduct: the same in machine code
   };
   Method method() const noexcept { return method_; }
 
@@ -69,6 +73,7 @@ class MatmulKernel {
   bool swapped_ = false;
   Method method_ = Method::direct;
   const MicroTable* micro_ = nullptr;
+  std::unique_ptr<const BlockProduct> code_;
   std::int64_t mc_ = 0, nc_ = 0, kc_ = 0;  // block sizes
 };
 

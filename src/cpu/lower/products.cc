@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "cpu/dnnl/conv.h"
 #include "cpu/dnnl/matmul.h"
+#include "cpu/kernels/block_product.h"
 #include "cpu/kernels/conv_direct.h"
 #include "cpu/kernels/im2col.h"
 #include "cpu/kernels/loop_tiles.h"
@@ -31,6 +32,11 @@ constexpr double kOwnFlops = 2.0 * 96 * 96 * 96;
 constexpr std::int64_t kLongSum = 512;
 constexpr double kOwnLongFlops = 2.0 * 64 * 256 * 512;
 constexpr std::int64_t kNarrow = 16;
+// f32 of many columns in machine code (Zen 4, two threads, operands from memory): 256x1024x2048 of transposed A at 208
+// GFLOP/s for oneDNN's 195, 2048x1024x256 at 220 for 214, 2048x768x192 at 216 for 206, 784x512x64 at 200 for 172; from
+// the second cache 64x512x784 at 217 for 180. With fewer columns A is not walked often enough to pay for its way:
+// 2048x192x768 at 210 for 217. A B that is packed before belongs to oneDNN.
+constexpr std::int64_t kWide = 512, kWideRows = 56;
 constexpr double kOwnNarrowFlops = 2.0 * 32 * 32 * 32;
 
 // ---- kernels ----
@@ -280,9 +286,7 @@ std::int64_t batch_count(const MatmulDims& d) {
   return n;
 }
 
-bool lower_own_matmul(Lowering& l, const ProductChain& c, const Operands& o, const MatmulDims& d, StepInfo info) {
-  const bool activated = c.activation != OpId::input;
-  if (activated && c.has_residual) return false;  // our kernel adds a residual after the activation
+MatmulSpec own_spec(const ProductChain& c, const Operands& o, const MatmulDims& d) {
   MatmulSpec s;
   s.m = d.m, s.n = d.n, s.k = d.k;
   s.transpose_a = d.ta, s.transpose_b = d.tb;
@@ -292,6 +296,13 @@ bool lower_own_matmul(Lowering& l, const ProductChain& c, const Operands& o, con
   if (c.activation == OpId::relu) s.activation = Activation::relu;
   if (c.activation == OpId::tanh) s.activation = Activation::tanh;
   if (c.activation == OpId::sigmoid) s.activation = Activation::sigmoid;
+  return s;
+}
+
+bool lower_own_matmul(Lowering& l, const ProductChain& c, const Operands& o, const MatmulDims& d, StepInfo info) {
+  const bool activated = c.activation != OpId::input;
+  if (activated && c.has_residual) return false;  // our kernel adds a residual after the activation
+  const MatmulSpec s = own_spec(c, o, d);
   std::vector<OwnMatmulKernel::Offsets> offsets;
   for (std::int64_t i = 0, count = batch_count(d); i < count; ++i) {
     std::int64_t a = 0, b = 0, rest = i;
@@ -349,7 +360,9 @@ bool lower_matmul(Lowering& l, const ProductChain& c, const Operands& o) {
   const double flops = matmul_flops(d) / static_cast<double>(std::max<std::int64_t>(count, 1));
   const bool small = flops <= (d.n < kNarrow ? kOwnNarrowFlops : kOwnFlops);
   const bool long_sum = !info.backward && d.k >= kLongSum && flops <= kOwnLongFlops;
-  if (o.dtype == f32 && (small || long_sum) && lower_own_matmul(l, c, o, d, info)) return true;
+  const bool wide = count == 1 && d.n >= kWide && d.m >= kWideRows && l.runs_of(o.second) == 1 &&
+                    BlockProduct::takes(own_spec(c, o, d));
+  if (o.dtype == f32 && (small || long_sum || wide) && lower_own_matmul(l, c, o, d, info)) return true;
   return lower_dnnl_matmul(l, c, o, d, std::move(info));
 }
 
