@@ -121,6 +121,7 @@ TEST(Matmul, ManyColumns) {
         s.residual = e == 4 || e == 5;
         if (e < 2) s.activation = Activation::relu;
         if (e == 3) s.lda = up_to(s.transpose_a ? m : k, 512), s.ldb = (s.transpose_b ? k : n) + 3, s.ldc = n + 1;
+        if (e == 4) s.ldr = n + 5;
         check_matmul_as<float>(s, 1 + e);
         if (testing::Test::HasFatalFailure()) return;
       }
