@@ -39,6 +39,7 @@ class Fuser {
     for (NodeId i = 0; i < g_.nodes.size(); ++i)
       if (!is_tied_.contains(i)) visit(i);
     for (NodeId i : std::set<NodeId>(is_tied_.begin(), is_tied_.end())) visit(i);  // whose user joined a product
+    join_loops();
     find_memory();
     place_transparent();
     join_heads();
@@ -193,6 +194,32 @@ class Fuser {
     const Value v = g_.nodes[n].inputs[input];
     if (!is_head_operand(g_, n, input)) return v;
     return head_view(g_, v, [&](NodeId m) { return is_transparent(g_, m) && group_of_[m] == kNoGroup; }).base;
+  }
+
+  // A loop writes its values where the concatenate that reads them wants them: loops that compute all of its parts,
+  // of rows that are not short, become one for that.
+  void join_loops() {
+    constexpr std::int64_t kShortestRow = 32;
+    for (std::uint32_t c = 0; c < groups_.size(); ++c) {
+      if (groups_[c].size() != 1 || g_.nodes[groups_[c][0]].op != OpId::concatenate) continue;
+      const NodeId concatenate = groups_[c][0];
+      std::vector<std::uint32_t> makers;
+      for (Value v : g_.nodes[concatenate].inputs)
+        if (const std::uint32_t k = producer(v); std::find(makers.begin(), makers.end(), k) == makers.end())
+          makers.push_back(k);
+      std::vector<NodeId> nodes{concatenate};
+      for (std::uint32_t k : makers)
+        if (k != kNoGroup && is_loop(k)) nodes.insert(nodes.end(), groups_[k].begin(), groups_[k].end());
+      std::sort(nodes.begin(), nodes.end());
+      const auto space = nodes.size() <= kMaxMembers ? loop_space(g_, nodes) : std::nullopt;
+      if (!space || space->cols < kShortestRow) continue;
+      const std::uint32_t k = makers[0];
+      if (!std::all_of(makers.begin() + 1, makers.end(), [&](std::uint32_t other) { return merge(k, other); }))
+        continue;
+      groups_[k] = std::move(nodes);
+      group_of_[concatenate] = k;
+      groups_[c].clear();
+    }
   }
 
   // A gradient of attention writes dq, dk and dv where the concatenate that reads them wants them.

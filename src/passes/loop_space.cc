@@ -68,13 +68,16 @@ class Finder {
  public:
   Finder(const Graph& g, std::span<const NodeId> nodes) : g_(g) {
     for (NodeId n : nodes)
-      if (!is_transparent(g, n)) space_.members.push_back(member(n));
+      if (g.nodes[n].op == OpId::concatenate)
+        space_.joins.push_back({n, {}});
+      else if (!is_transparent(g, n))
+        space_.members.push_back(member(n));
     if (space_.members.empty() && !nodes.empty()) space_.members.push_back(member(nodes.back()));
   }
 
   std::optional<LoopSpace> find() {
     if (space_.members.empty() || !choose_dims() || !choose_compute()) return std::nullopt;
-    if (!place_members() || !place_reads()) return std::nullopt;
+    if (!place_members() || !place_reads() || !place_joins()) return std::nullopt;
     merge_dims();
     if (!classify()) return std::nullopt;
     if (space_.compute == DType::boolean) space_.compute = DType::f32;
@@ -318,8 +321,42 @@ class Finder {
     return reads <= 2 * kMaxReads;
   }
 
+  // Every part is a member of the whole space, seen through reshapes.
+  bool place_joins() {
+    for (LoopJoin& join : space_.joins) {
+      const Node& n = g_.nodes[join.concatenate];
+      const auto axis = static_cast<int>(n.attrs.integer("axis"));
+      const Shape steps = row_major_strides(n.types[0].shape);
+      std::int64_t first = 0;
+      for (Value v : n.inputs) {
+        const Shape& part = g_.type(v).shape;
+        while (g_.nodes[v.node].op == OpId::reshape && !is_member(v.node)) v = g_.nodes[v.node].inputs[0];
+        const LoopMember* m = space_.find(v.node);
+        auto strides = m != nullptr && m->strides == full_ ? strides_among(part, steps) : std::nullopt;
+        if (!strides) return false;
+        join.parts.push_back({v.node, std::move(*strides), first});
+        first += part[axis] * steps[axis];
+      }
+    }
+    return true;
+  }
+
+  // Of the whole space, where each axis of a tensor of this shape goes `steps` apart.
+  std::optional<Strides> strides_among(const Shape& shape, const Shape& steps) const {
+    const Shape own = row_major_strides(shape);
+    Strides out;
+    for (std::size_t d = 0; d < full_.size(); ++d) {
+      const int axis = axis_of(shape, full_[d], space_.dims[d]);
+      if (axis < 0) return std::nullopt;
+      out.push_back(full_[d] / own[axis] * steps[axis]);
+    }
+    return out;
+  }
+
   void merge_dims() {
     std::vector<Strides*> all{&full_};
+    for (LoopJoin& join : space_.joins)
+      for (LoopJoin::Part& part : join.parts) all.push_back(&part.strides);
     for (LoopMember& m : space_.members) {
       all.push_back(&m.strides);
       for (LoopRead& r : m.reads)

@@ -37,12 +37,24 @@ struct LoopMember {
   std::vector<LoopRead> reads;
 };
 
+// A concatenate of values of the group: each is stored where its part lies, and nothing is copied.
+struct LoopJoin {
+  struct Part {
+    ir::NodeId member = 0;
+    Strides strides;  // in the concatenated tensor
+    std::int64_t offset = 0;
+  };
+  ir::NodeId concatenate = 0;
+  std::vector<Part> parts;
+};
+
 struct LoopSpace {
   // Adjacent dimensions that all operands walk alike are one. The last is the columns, the others are the rows.
   std::vector<std::int64_t> dims;
   std::int64_t rows = 1, cols = 1;
   DType compute = DType::f32;
   std::vector<LoopMember> members;  // in topological order
+  std::vector<LoopJoin> joins;
   const LoopMember* find(ir::NodeId n) const;
 };
 
@@ -57,8 +69,9 @@ bool is_loop_op(const ir::Graph& g, ir::NodeId n);
 // The first value behind transparent nodes (a full among them).
 ir::Value behind_transparent(const ir::Graph& g, ir::Value v);
 
-// `nodes` in topological order; transparent ones among them are looked through, unless there is nothing else. No answer
-// when the nodes do not share a space, or depend on each other across what a loop can do.
+// `nodes` in topological order; transparent ones among them are looked through, unless there is nothing else, and
+// concatenates join what the others compute. No answer when the nodes do not share a space, or depend on each other
+// across what a loop can do.
 std::optional<LoopSpace> loop_space(const ir::Graph& g, std::span<const ir::NodeId> nodes);
 
 }  // namespace bp::passes

@@ -13,7 +13,7 @@ inline constexpr std::uint32_t kNoGroup = ~0u;
 struct Group {
   enum class Kind : std::uint8_t {
     single,   // one node, by its own kernel; attention_grad perhaps with the concatenate that it writes into
-    loop,     // a fused loop: elementwise, broadcasts, row reductions, column accumulators
+    loop,     // a fused loop: elementwise, broadcasts, row reductions, column accumulators, concatenates of its values
     product,  // a matmul or convolution with its epilogue; nodes[0] is the product
   };
   Kind kind = Kind::single;

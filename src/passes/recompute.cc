@@ -61,7 +61,8 @@ class Recomputer {
     for (const ir::Output& o : g_.outputs) keep(o.value);
     for (std::uint32_t k = 0; k < p_.groups.size(); ++k) {
       const Group& group = p_.groups[k];
-      const bool loop = group.kind == Group::Kind::loop && is_loop_op(g_, group.nodes.back());
+      const bool loop = group.kind == Group::Kind::loop && std::any_of(group.nodes.begin(), group.nodes.end(),
+                                                                       [&](NodeId n) { return is_loop_op(g_, n); });
       if (!loop) {
         for (NodeId n : group.nodes)
           for (Value v : g_.nodes[n].inputs) keep(v);

@@ -159,6 +159,55 @@ TEST(Fuse, AttentionReadsSlicesAndWritesItsGradientsInPlace) {
   }
 }
 
+// A loop writes the parts of a concatenate where they belong, along any axis, whatever else reads them.
+TEST(Fuse, LoopsWriteThePartsOfAConcatenate) {
+  for (DType t : {f32, f64, bf16}) {
+    const Tensor x = random_tensor({5, 7, 40}, t, 1), s = random_tensor({40}, t, 2);
+    const Tensor a = tanh(x * s), b = sigmoid(x) - 1.0, c = a * b;
+    for (int axis : {0, 1, 2}) {
+      SCOPED_TRACE(axis);
+      EXPECT_EQ(check({concatenate({b, a, c, a}, axis)}, tolerance_of(t)).steps, 1u);
+      EXPECT_EQ(check({concatenate({b, a}, axis), a, concatenate({c, b}, 1)}, tolerance_of(t), 2).steps, 1u);
+    }
+    const auto flat = [](const Tensor& y) { return reshape(y, {35, 40}); };
+    EXPECT_EQ(check({concatenate({flat(a), flat(c)}, 1)}, tolerance_of(t)).steps, 1u);
+    EXPECT_EQ(check({concatenate({flat(b), flat(c)}, 1), flat(b) + 1.0}, tolerance_of(t)).steps, 1u);
+  }
+}
+
+// Parts that are no values of one loop over all elements, and rows too short to be written one by one.
+TEST(Fuse, OtherConcatenatesAreMoved) {
+  for (DType t : {f32, f64}) {
+    const Tensor x = random_tensor({12, 64}, t, 1), row = random_tensor({64}, t, 2), y = exp(x);
+    EXPECT_EQ(check({concatenate({y, x}, 1)}, tolerance_of(t)).steps, 2u);
+    check({concatenate({y, cumsum(y, 0)}, 1)}, tolerance_of(t));
+    check({concatenate({y, sum(y, {1}, true)}, 1)}, tolerance_of(t) * 10);
+    check({concatenate({sum(y, {0}), tanh(row)}, 0), y}, tolerance_of(t) * 10);
+    check({concatenate({y, broadcast_to(row, {12, 64})}, 0)}, tolerance_of(t));
+    const auto narrow = [](const Tensor& z) { return reshape(z, {96, 8}); };
+    EXPECT_EQ(check({concatenate({narrow(y), narrow(y * 2.0)}, 1)}, tolerance_of(t)).steps, 2u);
+    check({reshape(concatenate({reshape(y, {768}), reshape(tanh(x), {768})}, 0), {2, 768}) * 2.0}, tolerance_of(t));
+    const Tensor z = concatenate({y, y * x}, 1);  // read by what could have been the same loop
+    check({slice(z, 1, 0, 64) + y, sum(z)}, tolerance_of(t) * 10);
+  }
+}
+
+// A state made anew of parts of itself that do not lie where they are written: those may not be overwritten yet.
+TEST(Fuse, AConcatenateThatUpdatesAState) {
+  Variable w(random_tensor({6, 256}, f32, 1));
+  auto step = compile([&](Tensor x) {
+    w.set(concatenate({slice(w.get(), 1, 64, 192) * x, slice(w.get(), 1, 0, 128) + x}, 1));
+    return x;
+  });
+  const std::vector<double> old = w.get().to_vector<double>();
+  step(full({6, 128}, 2.0));
+  const std::vector<double> now = w.get().to_vector<double>();
+  for (std::size_t i = 0; i < now.size(); ++i) {
+    const double want = i % 256 < 128 ? 2 * old[i + 64] : static_cast<float>(old[i - 128] + 2);
+    ASSERT_EQ(now[i], want) << i;
+  }
+}
+
 // Slices of tokens and heads, slices that others read too, operands that are the same, gradients of which one is read
 // alone or twice.
 TEST(Fuse, AttentionBesideOtherReaders) {
@@ -327,7 +376,7 @@ TEST(Fuse, RandomGraphs) {
     for (int i = 0; i < length; ++i) {
       Tensor y;
       const Tensor x = any();
-      switch (rng.below(13)) {
+      switch (rng.below(14)) {
         case 0: y = exp(tame(x)); break;
         case 1: y = tanh(x); break;
         case 2: y = sigmoid(x) * 2.0 - 1.0; break;
@@ -353,6 +402,10 @@ TEST(Fuse, RandomGraphs) {
           break;
         case 10: y = reshape(x, {-1}); break;
         case 11: y = x.rank() == 0 ? x * 0.5 : cumsum(x, 0) * 0.25; break;  // no loop: what it reads is stored
+        case 12:
+          if (x.rank() == 0) continue;
+          y = concatenate({sigmoid(x), x * 0.5}, static_cast<int>(rng.below(static_cast<std::uint64_t>(x.rank()))));
+          break;
         default:
           if (x.shape().numel() != base.numel()) continue;
           y = x.shape() == base ? softmax(x) : reshape(x, base);

@@ -176,7 +176,7 @@ class Compiler {
   bool is_run(int k, unsigned vary) const {
     const LoopAccess& a = operand(k).access;
     if (vary == kRow) return a.rank == 1 && a.stride[0] == 1;
-    return vary == kBoth && is_dense(a, p_.rows, p_.cols);
+    return vary == kBoth && (is_dense(a, p_.rows, p_.cols) || (plan_.block_rows == 1 && a.col_stride == 1));
   }
 
   int emit_load(const LoopNode& n, int phase) {

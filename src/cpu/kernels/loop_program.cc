@@ -96,8 +96,8 @@ int LoopProgram::input(DType dtype, LoopAccess access, std::int64_t base) {
   operands.push_back({dtype, access, false, -1, base});
   return static_cast<int>(operands.size()) - 1;
 }
-int LoopProgram::output(DType dtype, LoopAccess access, int in_place_of) {
-  operands.push_back({dtype, access, true, in_place_of, 0});
+int LoopProgram::output(DType dtype, LoopAccess access, int in_place_of, std::int64_t base) {
+  operands.push_back({dtype, access, true, in_place_of, base});
   return static_cast<int>(operands.size()) - 1;
 }
 int LoopProgram::load(int operand) { return push(*this, {.op = LoopOp::load, .operand = operand}); }

@@ -138,7 +138,7 @@ struct LoopProgram {
   std::vector<LoopInstr> instrs;
 
   int input(DType dtype, LoopAccess access, std::int64_t base = 0);
-  int output(DType dtype, LoopAccess access, int in_place_of = -1);
+  int output(DType dtype, LoopAccess access, int in_place_of = -1, std::int64_t base = 0);
 
   int load(int operand);
   int constant(double value);

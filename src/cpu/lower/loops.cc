@@ -101,6 +101,7 @@ class Writer {
     // Column sums are stored as they are made; what remains are values.
     for (const auto& [v, operand] : outputs_)
       if (space_.find(v.node)->kind != LoopMember::Kind::column_reduction) program_.store(operand, values_[v.node]);
+    info.bytes = bytes();
     l_.emit(std::make_unique<LoopKernel>(program_, l_.options().threads), std::move(reads_), std::move(writes_),
             std::move(info), in_place_safe_);
   }
@@ -121,14 +122,43 @@ class Writer {
     return inputs_[key] = program_.input(g_.type(r.value).dtype, access(r.strides), r.offset);
   }
 
+  // What is read and written of each operand: a slice or a part of a tensor is not all of it.
+  double bytes() const {
+    double sum = 0;
+    for (const LoopOperand& o : program_.operands) {
+      double elements = o.access.col_stride == 0 ? 1 : static_cast<double>(program_.cols);
+      for (std::size_t d = 0; d < static_cast<std::size_t>(o.access.rank); ++d)
+        if (o.access.stride[d] != 0) elements *= static_cast<double>(o.access.size[d]);
+      sum += elements * static_cast<double>(size_of(o.dtype));
+    }
+    return sum;
+  }
+
   // An output that updates a state may overwrite it while it is read, if it is read element by element only.
   void add_outputs() {
     for (Value v : results_) {
+      if (add_joined(v)) continue;
       const LoopMember& m = *space_.find(v.node);
       const int shared = state_operand(v, m);
       writes_.push_back(l_.buffer(v));
       outputs_.emplace_back(v, program_.output(g_.type(v).dtype, access(m.strides), shared));
     }
+  }
+
+  // The parts of a concatenate.
+  bool add_joined(Value v) {
+    for (const passes::LoopJoin& join : space_.joins) {
+      if (join.concatenate != v.node) continue;
+      const BufferId buffer = l_.buffer(v);
+      in_place_safe_ &= l_.memory(buffer).kind != MemoryRef::Kind::output;
+      for (const passes::LoopJoin::Part& part : join.parts) {
+        writes_.push_back(buffer);
+        outputs_.emplace_back(Value{part.member, 0},
+                              program_.output(g_.type(v).dtype, access(part.strides), -1, part.offset));
+      }
+      return true;
+    }
+    return false;
   }
 
   int state_operand(Value v, const LoopMember& m) {
@@ -250,7 +280,10 @@ StepInfo info_of(Lowering& l, const LoopSpace& space) {
 
 bool lower_loop(Lowering& l, const passes::Group& group) {
   const ir::Graph& g = l.graph();
-  const NodeId last = group.nodes.back();
+  const auto at = std::find_if(group.nodes.rbegin(), group.nodes.rend(),
+                               [&](NodeId n) { return g.nodes[n].op != OpId::concatenate; });
+  if (at == group.nodes.rend()) return false;
+  const NodeId last = *at;
   const OpId op = g.nodes[last].op;
   const bool known =
       passes::is_loop_op(g, last) || (passes::is_transparent(g, last) && op != OpId::slice) || op == OpId::iota;
