@@ -94,7 +94,7 @@ struct StepTimes::Writer {
   void add_body(const cpu::BoundProgram& body, int copies, int depth) {
     const cpu::Program& program = body.program();
     for (std::size_t i = 0; i < program.steps.size(); ++i)
-      add(program, program.steps[i], body.threads_of(i), copies, depth, 0);
+      add(program, program.steps[i], body.threads_of(i), i < program.shared ? 1 : copies, depth, 0);
   }
 
   // A loop's limit is that of its steps; they lie side by side within its time, all shrunk alike where medians of

@@ -185,16 +185,19 @@ TEST(LoopsSideBySide, GiveTheValuesOfOneThread) {
     }
 }
 
-// Every kind of carry (kept, stacked before, stacked after), both directions, and operands with and without rows.
+// Every kind of carry (kept, stacked before, stacked after), both directions, and operands with and without rows, some
+// of which are first computed with.
 TEST(LoopsSideBySide, CarriesAndStacksOfAllKinds) {
-  const Tensor w = waves({16, 16}, 0.3), each = waves({12, 16}, 0.4), scale = waves({40}, 0.6);
+  const Tensor w = waves({32, 16}, 0.3), each = waves({12, 16}, 0.4), scale = waves({40}, 0.6);
   for (bool reverse : {false, true}) {
     const auto run = [&](int threads, std::string* plan) {
       auto step = compile(
           [&](const Tensor& x, const Tensor& rows, const Tensor& factor) {
             const Scanned s = scan(
                 [&](std::span<const Tensor> c, std::span<const Tensor> in) -> Scanned {
-                  const Tensor a = tanh(matmul(c[0], w) + in[0] * in[1]), b = c[1] * 0.5 + a * rows;
+                  const Tensor one = slice(rows, 1, 3, 4), s = sum(c[0], {1}, true) * one;
+                  const Tensor wide = concatenate({c[0], broadcast_to(one, {12, 16})}, 1);
+                  const Tensor a = tanh(matmul(wide, w) + in[0] * in[1]), b = c[1] * 0.5 + a * rows + s * 0.1;
                   return {{a, b, c[2] + b}, {a, c[1], a * b}};
                 },
                 {each, each * 2.0, each * 3.0}, {x, factor}, {.reverse = reverse});
@@ -213,6 +216,31 @@ TEST(LoopsSideBySide, CarriesAndStacksOfAllKinds) {
     EXPECT_NE(plan.find("2 side by side"), std::string::npos) << plan;
     expect_equal(split, run(1, nullptr), 1e-12);
   }
+}
+
+// Where rows divide evenly: kernels of other numbers of rows may want them packed otherwise.
+TEST(LoopsSideBySide, ShareThePackedWeights) {
+  nn::LSTM lstm(8, 128);
+  nn::init(lstm, Key(1));
+  const double bytes = 128 * 512 * sizeof(float);
+  const auto profile = [&](int threads) {
+    auto step = compile([&](const Tensor& x) { return lstm(x); }, {.threads = threads});
+    const Profile p = step.profile_steps(2, waves({32, 16, 8}, 0.2, f32));
+    return std::pair(p, static_cast<double>(step.info().planned_peak_bytes));
+  };
+  const auto packed = [&](const Profile& p) {
+    double moved = 0;
+    for (const ProfileStep& s : p.steps)
+      if (s.depth == 1 && s.name == "pack") {
+        moved += s.bytes;
+        EXPECT_EQ(s.threads, 2);
+      }
+    return moved;
+  };
+  const auto [split, split_bytes] = profile(2);
+  EXPECT_GE(packed(split), 2 * bytes);  // read and written
+  EXPECT_LT(packed(split), 3 * bytes);
+  EXPECT_LT(split_bytes, profile(1).second + bytes);
 }
 
 TEST(LoopsSideBySide, ProfilesCountAllRows) {

@@ -197,7 +197,7 @@ void pack_blocks(const float* b, std::int64_t stride, std::int64_t k, std::int64
 struct DnnlMatmul::Impl {
   DnnlMatmulSpec spec;
   MatmulPlan plan = MatmulPlan::plain;
-  int threads = 1;
+  int threads = 1, pack_threads = 1;
   bool copy_residual = false;  // C starts as the residual where oneDNN would run its scalar loops
   Primitive product;
   Reorder pack;
@@ -214,6 +214,7 @@ struct DnnlMatmul::Impl {
 
 void DnnlMatmul::Impl::create_pack(const Desc& from, const Desc& to) {
   if (from == to) return;
+  const ThreadScope scope(pack_threads);
   pack.create(from, to);
   pack_bytes = to.get_size();
 }
@@ -282,6 +283,8 @@ void DnnlMatmul::Impl::create() {
   const double flops = 2.0 * static_cast<double>(batch_count(spec)) * static_cast<double>(spec.m) *
                        static_cast<double>(spec.n) * static_cast<double>(spec.k);
   threads = threads_for_flops(flops, threads);
+  const double b_bytes = static_cast<double>(spec.k * spec.n) * static_cast<double>(size_of(spec.in));
+  pack_threads = spec.pack_threads > 0 ? threads_for_bytes(b_bytes, spec.pack_threads) : threads;
   if (flops == 0) return;
   const ThreadScope scope(threads);
   if (plan == MatmulPlan::convolution) return create_convolution();
@@ -326,16 +329,18 @@ DnnlMatmul::~DnnlMatmul() = default;
 std::size_t DnnlMatmul::pack_bytes() const noexcept { return impl_->pack_bytes; }
 std::size_t DnnlMatmul::scratchpad_bytes() const noexcept { return impl_->product.scratchpad_bytes(); }
 int DnnlMatmul::threads() const noexcept { return impl_->threads; }
+int DnnlMatmul::pack_threads() const noexcept { return impl_->pack_threads; }
 MatmulPlan DnnlMatmul::plan() const noexcept { return impl_->plan; }
 const std::string& DnnlMatmul::impl_name() const noexcept { return impl_->product.impl(); }
 
 void DnnlMatmul::run_pack(const void* b, void* packed) const {
   if (impl_->pack_by_blocks) {
     const DnnlMatmulSpec& s = impl_->spec;
-    return pack_blocks(static_cast<const float*>(b), s.b.row, s.k, s.n, static_cast<float*>(packed), impl_->threads);
+    return pack_blocks(static_cast<const float*>(b), s.b.row, s.k, s.n, static_cast<float*>(packed),
+                       impl_->pack_threads);
   }
   if (!impl_->pack) return;
-  const ThreadScope scope(impl_->threads);
+  const ThreadScope scope(impl_->pack_threads);
   impl_->pack.run(b, packed);
 }
 

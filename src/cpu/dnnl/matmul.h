@@ -35,6 +35,7 @@ struct DnnlMatmulSpec {
   DType out = f32;  // of C: f32 or bf16
   Epilogue epilogue;
   std::int64_t runs_per_pack = 1;  // how often a packed B is used before B changes (a scan: its length)
+  int pack_threads = 0;            // the most that run_pack() may use; 0: as many as run()
 };
 
 // The spec of contiguous operands: A is [b, m, k] (or [b, k, m] when trans_a), B [b, k, n] (or [b, n, k]).
@@ -79,7 +80,8 @@ class DnnlMatmul {
   // Not reentrant: one run of an object at a time.
   void run(const Args& args) const;
 
-  int threads() const noexcept;  // what run() uses
+  int threads() const noexcept;       // what run() uses
+  int pack_threads() const noexcept;  // what run_pack() uses
   MatmulPlan plan() const noexcept;
   const std::string& impl_name() const noexcept;  // oneDNN's name, "" when there is nothing to multiply (a zero size)
 

@@ -7,9 +7,10 @@
 
 namespace bp::cpu {
 
-BoundProgram::BoundProgram(const Program& program, int threads) : program_(program) {
+BoundProgram::BoundProgram(const Program& program, int threads, int shared_threads) : program_(program) {
   for (const Step& step : program.steps) {
-    const int n = std::clamp(step.kernel->preferred_threads(), 1, threads);
+    const int most = bound_.size() < program.shared ? shared_threads : threads;
+    const int n = std::clamp(step.kernel->preferred_threads(), 1, most);
     most_threads_ = std::max(most_threads_, n);
     bound_.push_back({step.kernel.get(), static_cast<std::uint32_t>(buffer_of_.size()), n});
     for (const auto* list : {&step.reads, &step.writes})
@@ -42,13 +43,15 @@ BoundProgram::Places BoundProgram::places_of(MemoryRef::Kind kind) const {
   return p;
 }
 
-void BoundProgram::place(void* arena, void* workspace) {
+void BoundProgram::place(void* arena, void* workspace, void* shared) {
   workspace_ = workspace;
-  if (arena == arena_) return;
-  arena_ = arena;
-  for (std::size_t i = 0; i < args_.size(); ++i)
-    if (const MemoryRef& m = program_.buffers[buffer_of_[i]]; m.kind == MemoryRef::Kind::arena)
-      args_[i] = static_cast<std::byte*>(arena) + m.offset;
+  if (arena == arena_ && shared == shared_) return;
+  arena_ = arena, shared_ = shared;
+  for (std::size_t i = 0; i < args_.size(); ++i) {
+    const MemoryRef& m = program_.buffers[buffer_of_[i]];
+    if (m.kind == MemoryRef::Kind::arena) args_[i] = static_cast<std::byte*>(arena) + m.offset;
+    if (m.kind == MemoryRef::Kind::shared) args_[i] = static_cast<std::byte*>(shared) + m.offset;
+  }
 }
 
 void BoundProgram::set_timed(bool timed) {

@@ -12,11 +12,13 @@ namespace bp::cpu {
 
 class BoundProgram {
  public:
-  // The program must outlive it. No step gets more than `threads` threads.
-  BoundProgram(const Program& program, int threads);
+  // The program must outlive it. No step gets more than `threads` threads, none of the shared ones more than
+  // `shared_threads`.
+  BoundProgram(const Program& program, int threads, int shared_threads = 1);
 
-  // The memory of arena buffers and the scratch of steps: program.arena_bytes and program.workspace_bytes.
-  void place(void* arena, void* workspace);
+  // The memory of arena buffers, the scratch of steps, the memory of shared buffers: program.arena_bytes,
+  // program.workspace_bytes, program.shared_bytes.
+  void place(void* arena, void* workspace, void* shared = nullptr);
   void set_input(std::size_t i, const void* data) noexcept { set(inputs_, i, const_cast<void*>(data)); }
   void set_output(std::size_t k, void* data) noexcept { set(outputs_, k, data); }
   std::size_t inputs() const noexcept { return inputs_.first.size() - 1; }
@@ -62,6 +64,7 @@ class BoundProgram {
   std::vector<double> seconds_, runs_;
   void* arena_ = nullptr;
   void* workspace_ = nullptr;
+  void* shared_ = nullptr;
   int most_threads_ = 1;
   std::vector<BufferId> buffer_of_;  // by position in args_
   std::vector<void*> args_;

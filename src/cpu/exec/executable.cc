@@ -103,11 +103,12 @@ double Executable::flops() const {
 }
 
 namespace {
-// The steps of a program; below a loop or branch, those of its bodies.
-void print_steps(std::string& out, const Program& program, int most_threads, int indent) {
+// The steps of a program; below a loop or branch, those of its bodies. copies: how many of it share the threads.
+void print_steps(std::string& out, const Program& program, int all_threads, int copies, int indent) {
   for (std::size_t i = 0; i < program.steps.size(); ++i) {
     const Kernel& kernel = *program.steps[i].kernel;
     const StepInfo& info = program.steps[i].info;
+    const int most_threads = i < program.shared ? all_threads : all_threads / copies;
     const int threads = std::clamp(kernel.preferred_threads(), 1, most_threads);
     out += fmt::format("{:{}}{:4}  {:<48} {} thread{}  {:>12.0f} flops {:>12.0f} bytes  {}{}\n", "", indent, i,
                        info.name, threads, threads == 1 ? " " : "s", info.flops, info.bytes, ir::scope_path(info.scope),
@@ -115,7 +116,7 @@ void print_steps(std::string& out, const Program& program, int most_threads, int
     for (const KernelBody& body : kernel.bodies()) {
       if (body.copies > 1)
         out += fmt::format("{:{}}{} side by side, each for rows of the batch:\n", "", indent + 6, body.copies);
-      print_steps(out, body.program->program(), most_threads / body.copies, indent + 6);
+      print_steps(out, body.program->program(), most_threads, body.copies, indent + 6);
     }
   }
 }
@@ -123,7 +124,7 @@ void print_steps(std::string& out, const Program& program, int most_threads, int
 
 std::string Executable::str() const {
   std::string out;
-  print_steps(out, program_, threads_, 0);
+  print_steps(out, program_, threads_, 1, 0);
   out += fmt::format("arena {} bytes, workspace {} bytes\n", program_.arena_bytes, program_.workspace_bytes);
   return out;
 }

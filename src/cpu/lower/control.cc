@@ -22,39 +22,27 @@ namespace {
 constexpr std::size_t kAlign = 64;
 std::size_t aligned(std::size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
-// Moves the steps that read nothing but the first `invariants` inputs, constants and each other's results to the front.
-void find_prologue(Program& p, std::size_t invariants) {
-  std::vector<bool> fixed(p.buffers.size());
-  for (BufferId b = 0; b < p.buffers.size(); ++b) {
-    const MemoryRef& m = p.buffers[b];
-    fixed[b] = m.kind == MemoryRef::Kind::constant || (m.kind == MemoryRef::Kind::input && m.index < invariants);
-  }
-  std::vector<std::uint32_t> writers(p.buffers.size(), 0);
-  for (const Step& s : p.steps)
-    for (BufferId b : s.writes) ++writers[b];
-  std::vector<bool> early(p.steps.size(), false);
-  for (std::size_t i = 0; i < p.steps.size(); ++i) {
-    const Step& s = p.steps[i];
-    early[i] = std::all_of(s.reads.begin(), s.reads.end(), [&](BufferId b) { return fixed[b]; }) &&
-               std::all_of(s.writes.begin(), s.writes.end(),
-                           [&](BufferId b) { return p.buffers[b].kind == MemoryRef::Kind::arena && writers[b] == 1; });
-    if (early[i])
-      for (BufferId b : s.writes) fixed[b] = true;
-  }
-  std::vector<Step> steps;
-  for (const bool wanted : {true, false})
-    for (std::size_t i = 0; i < p.steps.size(); ++i)
-      if (early[i] == wanted) steps.push_back(std::move(p.steps[i]));
-  p.steps = std::move(steps);
-  p.prologue = static_cast<std::size_t>(std::count(early.begin(), early.end(), true));
+// Moves what lasts longest to the front, and what copies of the program have alike to memory of its own.
+void find_prologue(Program& p) {
+  std::stable_sort(p.steps.begin(), p.steps.end(), [](const Step& a, const Step& b) { return a.lasting > b.lasting; });
+  const auto lasts = [&](Lasting least) {
+    return static_cast<std::size_t>(
+        std::count_if(p.steps.begin(), p.steps.end(), [&](const Step& s) { return s.lasting >= least; }));
+  };
+  p.shared = lasts(Lasting::loop);
+  p.prologue = lasts(Lasting::part);
+  for (std::size_t i = 0; i < p.shared; ++i)
+    for (BufferId b : p.steps[i].writes) {
+      MemoryRef& m = p.buffers[b];
+      m.kind = MemoryRef::Kind::shared;
+      m.offset = p.shared_bytes;
+      p.shared_bytes += aligned(m.bytes);
+    }
 }
 
-Program body_program(ir::Graph body, const LowerOptions& options) {
+Program lowered_body(ir::Graph body, const LowerOptions& options) {
   const passes::Optimised o = passes::run_pipeline(std::move(body), {});
-  Program p = lower(o.graph, o.partition, options);
-  find_prologue(p, options.invariants);
-  plan_memory(p);
-  return p;
+  return lower(o.graph, o.partition, options);
 }
 
 // Where a new carry goes.
@@ -116,8 +104,10 @@ class ScanPart {
     for (const ir::Input& in : whole.inputs)
       inputs_.push_back(portion(whole.nodes[in.node].types[0], batch && batch->along[in.node], rows));
     for (const Type& type : outputs_.types) outputs_at_.push_back(portion(type, batch != nullptr, rows));
-    program_ = body_program(batch ? passes::with_rows(whole, *batch, rows.count) : whole, options);
-    bound_.emplace(program_, options.threads);
+    program_ = lowered_body(batch ? passes::with_rows(whole, *batch, rows.count) : whole, options);
+    find_prologue(program_);
+    plan_memory(program_);
+    bound_.emplace(program_, options.threads, options.shared_threads);
     arena_ = aligned(program_.arena_bytes);
     scratch_ = aligned(program_.workspace_bytes);
     for (std::size_t k = 0; k < layout_.carries; ++k) {
@@ -128,18 +118,24 @@ class ScanPart {
   }
 
   std::size_t memory_bytes() const noexcept { return arena_ + scratch_ + pairs_; }
+  std::size_t shared_bytes() const noexcept { return program_.shared_bytes; }
   BoundProgram& bound() const noexcept { return *bound_; }
 
+  // Computes what parts of as many rows read of `shared`.
+  void prepare(void* const* in, std::byte* memory, std::byte* shared) const {
+    if (layout_.length == 0) return;
+    place(in, memory, shared);
+    bound_->run(0, program_.shared);
+  }
+
   // in: the operands of the scan, out: its results.
-  void run(void* const* in, void* const* out, std::byte* memory) const {
+  void run(void* const* in, void* const* out, std::byte* memory, std::byte* shared) const {
     if (layout_.length == 0) {
       for (std::size_t k = 0; k < layout_.carries; ++k) copy(at(out, k), initial(in, k), outputs_at_[k].bytes);
       return;
     }
-    bound_->place(memory, memory + arena_);
-    for (std::size_t i = 0; i < std::min(layout_.invariants, bound_->inputs()); ++i)
-      bound_->set_input(i, static_cast<std::byte*>(in[i]) + inputs_[i].offset);
-    bound_->run(0, program_.prologue);
+    place(in, memory, shared);
+    bound_->run(program_.shared, program_.prologue);
     start_carries(in, out);
     for (std::int64_t i = 0; i < layout_.length; ++i) {
       set_inputs(in, i);
@@ -160,6 +156,11 @@ class ScanPart {
     if (!along) return {0, whole, whole};
     const std::size_t row = whole / static_cast<std::size_t>(rows.all);
     return {static_cast<std::size_t>(rows.first) * row, static_cast<std::size_t>(rows.count) * row, whole};
+  }
+  void place(void* const* in, std::byte* memory, std::byte* shared) const {
+    bound_->place(memory, memory + arena_, shared);
+    for (std::size_t i = 0; i < std::min(layout_.invariants, bound_->inputs()); ++i)
+      bound_->set_input(i, static_cast<std::byte*>(in[i]) + inputs_[i].offset);
   }
   static void copy(void* to, const void* from, std::size_t bytes) {
     if (bytes != 0) std::memcpy(to, from, bytes);
@@ -252,41 +253,62 @@ class ScanKernel final : public Kernel {
     std::optional<passes::BatchAxis> batch;
     if (options.threads > 1 && !options.reference) batch = passes::find_batch(body, layout_);
     const int parts = batch ? batch_parts(body, *batch, layout_, options.threads) : 1;
-    LowerOptions body_options = options;
-    if (parts > 1) body_options.threads = 1;
+    LowerOptions body_options{.threads = parts > 1 ? 1 : options.threads, .reference = options.reference};
     body_options.runs = std::max<std::int64_t>(layout_.length, 1);
-    body_options.invariants = layout_.invariants;
+    body_options.shared_threads = options.threads;
+    for (std::size_t i = 0; i < layout_.invariants; ++i) {
+      const bool along = parts > 1 && batch->along[body.inputs[i].node];
+      body_options.inputs.push_back(along ? Lasting::part : Lasting::loop);
+    }
     ScanPart::Rows rows{0, 0, batch ? batch->rows : 0};
-    for (int p = 0; p < parts; ++p, rows.first += rows.count) {
+    std::int64_t rows_before = -1;
+    for (int p = 0; p < parts; ++p, rows.first += rows.count, rows_before = rows.count) {
       rows.count = (rows.all + parts - 1 - p) / parts;  // the first has most
-      parts_.push_back(
-          std::make_unique<ScanPart>(body, outputs_, layout_, parts > 1 ? &*batch : nullptr, rows, body_options));
-      offsets_.push_back(memory_bytes_);
-      memory_bytes_ += aligned(parts_.back()->memory_bytes());
+      add_part(std::make_unique<ScanPart>(body, outputs_, layout_, parts > 1 ? &*batch : nullptr, rows, body_options),
+               rows.count == rows_before);
     }
   }
 
   std::size_t workspace_bytes(int) const override { return memory_bytes_; }
   int preferred_threads() const override {
-    return std::max(static_cast<int>(parts_.size()), parts_[0]->bound().most_threads());
+    return std::max(static_cast<int>(parts_.size()), parts_[0].part->bound().most_threads());
   }
-  std::vector<KernelBody> bodies() const override { return {{&parts_[0]->bound(), static_cast<int>(parts_.size())}}; }
+  std::vector<KernelBody> bodies() const override {
+    return {{&parts_[0].part->bound(), static_cast<int>(parts_.size())}};
+  }
 
   void run(void* const* args, void* workspace, int threads) const override {
     auto* const memory = static_cast<std::byte*>(workspace);
-    const auto parts = static_cast<std::int64_t>(parts_.size());
-    share(parts, threads, [&](std::int64_t begin, std::int64_t end) {
-      for (auto p = static_cast<std::size_t>(begin); p < static_cast<std::size_t>(end); ++p)
-        parts_[p]->run(args, args + inputs_, memory + offsets_[p]);
+    for (const Part& p : parts_)
+      if (p.prepares) p.part->prepare(args, memory + p.offset, memory + p.shared);
+    share(static_cast<std::int64_t>(parts_.size()), threads, [&](std::int64_t begin, std::int64_t end) {
+      for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
+        const Part& p = parts_[i];
+        p.part->run(args, args + inputs_, memory + p.offset, memory + p.shared);
+      }
     });
   }
 
  private:
+  struct Part {
+    std::unique_ptr<ScanPart> part;
+    bool prepares;               // what the next ones share with it
+    std::size_t offset, shared;  // of its memory, of what it shares
+  };
+
+  // alike: of as many rows as the part before, so that the same kernels want the same packed weights.
+  void add_part(std::unique_ptr<ScanPart> part, bool alike) {
+    const std::size_t offset = memory_bytes_;
+    memory_bytes_ += aligned(part->memory_bytes());
+    const std::size_t shared = alike ? parts_.back().shared : memory_bytes_;
+    if (!alike) memory_bytes_ += part->shared_bytes();
+    parts_.push_back({std::move(part), !alike, offset, shared});
+  }
+
   ir::ScanLayout layout_;
   std::size_t inputs_;
   ScanOutputs outputs_;
-  std::vector<std::unique_ptr<ScanPart>> parts_;
-  std::vector<std::size_t> offsets_;
+  std::vector<Part> parts_;
   std::size_t memory_bytes_ = 0;
 };
 
@@ -297,7 +319,8 @@ class CondKernel final : public Kernel {
     for (int b : {0, 1}) {
       Branch& branch = branches_[b];
       branch.operands = ir::branch_operands(attrs, inputs_, b);
-      branch.program = body_program(ir::body_of(attrs, ir::kBranches[b]), {options.threads, options.reference});
+      branch.program = lowered_body(ir::body_of(attrs, ir::kBranches[b]), {options.threads, options.reference});
+      plan_memory(branch.program);
       branch.bound.emplace(branch.program, options.threads);
     }
   }

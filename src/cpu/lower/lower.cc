@@ -101,21 +101,16 @@ BufferId Lowering::constant(Buffer data) {
   return static_cast<BufferId>(program_.buffers.size() - 1);
 }
 
-std::int64_t Lowering::runs_of(BufferId b) const {
-  if (options_.runs == 1) return 1;
-  const auto in = [](const std::vector<BufferId>& list, BufferId x) {
-    return std::find(list.begin(), list.end(), x) != list.end();
-  };
-  std::vector<BufferId> asked{b};
-  for (std::size_t i = 0; i < asked.size(); ++i) {
-    const MemoryRef& m = program_.buffers[asked[i]];
-    if (m.kind == MemoryRef::Kind::input && m.index >= options_.invariants) return 1;
-    for (const Step& s : program_.steps)
-      if (in(s.writes, asked[i]))
-        for (BufferId r : s.reads)
-          if (!in(asked, r)) asked.push_back(r);
-  }
-  return options_.runs;
+Lasting Lowering::lasting(BufferId b) const {
+  const MemoryRef& m = program_.buffers[b];
+  if (m.kind == MemoryRef::Kind::constant) return Lasting::loop;
+  if (m.kind == MemoryRef::Kind::input)
+    return m.index < options_.inputs.size() ? options_.inputs[m.index] : Lasting::iteration;
+  return b < lasting_.size() ? lasting_[b] : Lasting::iteration;
+}
+
+int Lowering::threads_of(Lasting reads) const {
+  return reads == Lasting::loop && options_.shared_threads > 0 ? options_.shared_threads : options_.threads;
 }
 
 void Lowering::emit(std::unique_ptr<Kernel> kernel, std::vector<BufferId> reads, std::vector<BufferId> writes,
@@ -123,8 +118,15 @@ void Lowering::emit(std::unique_ptr<Kernel> kernel, std::vector<BufferId> reads,
   if (info.bytes == 0)
     for (const auto* list : {&reads, &writes})
       for (BufferId b : *list) info.bytes += static_cast<double>(program_.buffers[b].bytes);
-  program_.workspace_bytes = std::max(program_.workspace_bytes, kernel->workspace_bytes(options_.threads));
-  program_.steps.push_back({std::move(kernel), std::move(reads), std::move(writes), inplace_safe, std::move(info)});
+  Lasting last = Lasting::loop;
+  for (BufferId b : reads) last = std::min(last, lasting(b));
+  for (BufferId b : writes)
+    if (program_.buffers[b].kind != MemoryRef::Kind::arena) last = Lasting::iteration;
+  lasting_.resize(program_.buffers.size(), Lasting::iteration);
+  for (BufferId b : writes) lasting_[b] = last;
+  program_.workspace_bytes = std::max(program_.workspace_bytes, kernel->workspace_bytes(threads_of(last)));
+  program_.steps.push_back(
+      {std::move(kernel), std::move(reads), std::move(writes), inplace_safe, last, std::move(info)});
 }
 
 void Lowering::emit_node(ir::NodeId n, std::unique_ptr<Kernel> kernel) {

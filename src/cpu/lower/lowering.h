@@ -17,9 +17,11 @@ constexpr int kManyThreads = 1024;  // for a kernel that bounds its threads by i
 struct LowerOptions {
   int threads = 1;
   bool reference = false;  // every node by its scalar kernel: the executable that others are checked against
-  // The body of a loop: its program runs so often on the same first `invariants` inputs.
+  // The body of a loop: how many iterations there are, for how long its first inputs (others: an iteration) stay the
+  // same, and the threads of steps that run once for all rows (0: it is no such body).
   std::int64_t runs = 1;
-  std::size_t invariants = 0;
+  std::vector<Lasting> inputs = {};
+  int shared_threads = 0;
 };
 
 class Lowering {
@@ -38,8 +40,10 @@ class Lowering {
   // Scratch memory between steps (packed weights, partial sums).
   BufferId temporary(std::size_t bytes);
   BufferId constant(Buffer data);
-  // How many runs find the same value there: options().runs for what follows from invariants only, else 1.
-  std::int64_t runs_of(BufferId b) const;
+  Lasting lasting(BufferId b) const;
+  // How many runs find the same value there, and how many threads a step has that reads nothing else.
+  std::int64_t runs_of(BufferId b) const { return lasting(b) == Lasting::iteration ? 1 : options_.runs; }
+  int threads_of(Lasting reads) const;
 
   // Appends a step. `inplace_safe`: the step reads every element of a read before it writes the same element of a write
   // of the same size, so both may be one memory.
@@ -64,6 +68,7 @@ class Lowering {
   std::vector<std::vector<ir::Value>> results_;
   Program program_;
   std::unordered_map<ir::Value, BufferId> buffers_;
+  std::vector<Lasting> lasting_;            // by buffer, of those that a step has written
   std::vector<std::uint32_t> input_index_;  // by node
   std::vector<bool> update_;                // by node: see StepInfo
 };

@@ -340,10 +340,11 @@ bool lower_dnnl_matmul(Lowering& l, const ProductChain& c, Operands o, const Mat
   }
   s.epilogue = epilogue_of(c);
   s.runs_per_pack = l.runs_of(o.second);
+  s.pack_threads = l.threads_of(l.lasting(o.second));
   const auto product = std::make_shared<const DnnlMatmul>(s, l.options().threads);
   if (product->pack_bytes() > 0) {
     const BufferId packed = l.temporary(product->pack_bytes());
-    emit_pack<DnnlMatmul>(l, product, c.product, o.second, packed, "pack", product->threads());
+    emit_pack<DnnlMatmul>(l, product, c.product, o.second, packed, "pack", product->pack_threads());
     o.second = packed;
   }
   l.emit(std::make_unique<DnnlMatmulKernel>(product, arguments_of(c)), reads_of(l, c, o), {o.out}, std::move(info));
