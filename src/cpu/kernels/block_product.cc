@@ -1,6 +1,7 @@
 #include "cpu/kernels/block_product.h"
 
 #include <algorithm>
+#include <new>
 
 #include "cpu/kernels/machine_code.h"
 #include "cpu/kernels/share.h"
@@ -16,6 +17,7 @@ constexpr std::int64_t kBlockFloats = 128 * 1024;  // half of a second cache of 
 constexpr std::int64_t kTileFloats = std::max(kTileRows * kPackedRow, kMostDepth* kPackedColumn);
 // Rows so many floats apart, or multiples of it, meet in a few sets of the first cache.
 constexpr std::int64_t kPoorStride = 512;
+constexpr std::int64_t kFarRows = 1 << 20;  // beyond, their distance would not fit into an address of the code
 
 }  // namespace
 
@@ -39,7 +41,7 @@ BlockProduct::BlockProduct(const MatmulSpec& spec) : spec_(spec), micro_(&micro_
   longer_ = spec.m % tiles_;
   panels_ = (spec.n + kTileColumns - 1) / kTileColumns;
   const std::int64_t blocks = (spec.k + kMostDepth - 1) / kMostDepth;
-  packs_a_ = spec.transpose_a || spec.lda % kPoorStride == 0;
+  packs_a_ = spec.transpose_a || spec.lda % kPoorStride == 0 || spec.lda > kFarRows;
   depth_ = up_to((spec.k + blocks - 1) / blocks, 4);
   width_ = std::min(panels_, kBlockFloats / (depth_ * kTileColumns));
   const std::int64_t last = spec.n - (panels_ - 1) * kTileColumns;
@@ -55,6 +57,7 @@ BlockProduct::BlockProduct(const MatmulSpec& spec) : spec_(spec), micro_(&micro_
         key.a_k = spec.transpose_a ? kPackedColumn : 1;
         key.first_pass = first;
         codes_[longer][end][first] = product_code(key);
+        if (codes_[longer][end][first] == nullptr) throw std::bad_alloc();
       }
 }
 

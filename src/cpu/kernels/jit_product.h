@@ -39,7 +39,7 @@ struct ProductCodeKey {
 
 using ProductCode = void (*)(const ProductTile*);
 
-// Shared by all who ask for the same; null where there is no machine code.
+// Shared by all who ask for the same; null where there is no machine code or no memory for it.
 std::shared_ptr<const MachineCode> product_code(const ProductCodeKey& key);
 
 }  // namespace bp::cpu
