@@ -1,8 +1,11 @@
 #include "cpu/kernels/block_product.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <new>
 
+#include "base/flush_denormals.h"
 #include "cpu/kernels/machine_code.h"
 #include "cpu/kernels/share.h"
 
@@ -81,10 +84,22 @@ BlockProduct::Part BlockProduct::part_of(int thread, int threads) const noexcept
   return {tiles_ * i / down, tiles_ * (i + 1) / down, panels_ * j / across, panels_ * (j + 1) / across};
 }
 
-void BlockProduct::run(const Operands& o, void* workspace, int thread, int threads) const {
+void BlockProduct::run(const Operands& o, void* workspace, int threads) const {
+  auto* const memory = static_cast<char*>(workspace);
+  const int team = static_cast<int>(std::clamp<std::int64_t>(threads, 1, tiles_));
+  if (team == 1) return run_part(o, memory, 0, 1);
+  const bool flush = FlushDenormals::active();
+#pragma omp parallel num_threads(team)
+  {
+    const FlushDenormals denormals(flush);
+    run_part(o, memory, omp_get_thread_num(), omp_get_num_threads());
+  }
+}
+
+void BlockProduct::run_part(const Operands& o, char* workspace, int thread, int threads) const {
   Block block{};
   block.part = part_of(thread, threads);
-  block.packed_a = static_cast<float*>(workspace);
+  block.packed_a = reinterpret_cast<float*>(workspace + static_cast<std::size_t>(thread) * thread_bytes());
   block.packed_b = block.packed_a + kTileFloats;
   for (block.panel = block.part.panel; block.panel < block.part.end_panel; block.panel = block.end_panel) {
     block.end_panel = std::min(block.panel + width_, block.part.end_panel);

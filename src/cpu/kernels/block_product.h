@@ -25,9 +25,8 @@ class BlockProduct {
     const float *a, *b, *bias, *residual;
     float* c;
   };
-  // Computes the part of C that is thread `thread`'s of `threads`. The sum over k runs in an order fixed by the spec.
-  // workspace: thread_bytes() of this thread's own, aligned to 64.
-  void run(const Operands& operands, void* workspace, int thread, int threads) const;
+  // The sum over k runs in an order fixed by the spec. workspace: thread_bytes() for each thread, aligned to 64.
+  void run(const Operands& operands, void* workspace, int threads) const;
 
  private:
   struct Block;
@@ -35,6 +34,7 @@ class BlockProduct {
     std::int64_t tile, end_tile, panel, end_panel;
   };
   std::int64_t row_of(std::int64_t tile) const noexcept { return tile * rows_ + (tile < longer_ ? tile : longer_); }
+  void run_part(const Operands& o, char* workspace, int thread, int threads) const;
   Part part_of(int thread, int threads) const noexcept;
   void run_block(const Operands& o, const Block& block) const;
   void pack_panel(const Operands& o, const Block& block, std::int64_t panel) const;

@@ -219,6 +219,10 @@ void MatmulKernel::run_blocked(const Call& call, char* workspace, int thread, in
 void MatmulKernel::run(const void* a, const void* b, const void* bias, const void* residual, void* c, void* workspace,
                        int threads) const {
   if (work_.m == 0 || work_.n == 0) return;
+  if (code_ != nullptr)
+    return code_->run({static_cast<const float*>(a), static_cast<const float*>(b), static_cast<const float*>(bias),
+                       static_cast<const float*>(residual), static_cast<float*>(c)},
+                      workspace, threads);
   Call call{};
   call.a = static_cast<const char*>(swapped_ ? b : a);
   call.b = static_cast<const char*>(swapped_ ? a : b);
@@ -239,13 +243,6 @@ void MatmulKernel::run(const void* a, const void* b, const void* bias, const voi
   const std::int64_t units = method_ == Method::dots ? (line + 15) / 16 : (line + kMicroRows - 1) / kMicroRows;
   const std::int64_t step = method_ == Method::dots ? 16 : kMicroRows;
   const auto part = [&](int thread, int team) {
-    if (method_ == Method::code) {
-      const BlockProduct::Operands o{static_cast<const float*>(a), static_cast<const float*>(b),
-                                     static_cast<const float*>(bias), static_cast<const float*>(residual),
-                                     static_cast<float*>(c)};
-      char* own = static_cast<char*>(workspace) + static_cast<std::size_t>(thread) * code_->thread_bytes();
-      return code_->run(o, own, thread, team);
-    }
     if (method_ == Method::blocked) return run_blocked(call, static_cast<char*>(workspace), thread, team);
     const std::int64_t begin = units * thread / team * step, end = std::min(line, units * (thread + 1) / team * step);
     if (method_ == Method::dots) return run_dots(call, begin, end);
