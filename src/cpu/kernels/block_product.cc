@@ -1,11 +1,8 @@
 #include "cpu/kernels/block_product.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <new>
 
-#include "base/flush_denormals.h"
 #include "cpu/kernels/machine_code.h"
 #include "cpu/kernels/share.h"
 
@@ -86,14 +83,8 @@ BlockProduct::Part BlockProduct::part_of(int thread, int threads) const noexcept
 
 void BlockProduct::run(const Operands& o, void* workspace, int threads) const {
   auto* const memory = static_cast<char*>(workspace);
-  const int team = static_cast<int>(std::clamp<std::int64_t>(threads, 1, tiles_));
-  if (team == 1) return run_part(o, memory, 0, 1);
-  const bool flush = FlushDenormals::active();
-#pragma omp parallel num_threads(team)
-  {
-    const FlushDenormals denormals(flush);
-    run_part(o, memory, omp_get_thread_num(), omp_get_num_threads());
-  }
+  const int team = static_cast<int>(std::clamp<std::int64_t>(threads, 1, tiles_ * panels_));
+  run_team(team, [&](int thread, int all) { run_part(o, memory, thread, all); });
 }
 
 void BlockProduct::run_part(const Operands& o, char* workspace, int thread, int threads) const {

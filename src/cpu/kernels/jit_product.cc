@@ -173,13 +173,12 @@ class ProductCoder : public Xbyak::CodeGenerator {
 
 std::shared_ptr<const MachineCode> product_code(const ProductCodeKey& key) {
   static std::mutex mutex;
-  static std::map<ProductCodeKey, std::shared_ptr<const MachineCode>> made;
+  static std::map<ProductCodeKey, std::weak_ptr<const MachineCode>> made;
   const std::lock_guard lock(mutex);
-  auto& code = made[key];
-  if (!code) {
-    ProductCoder coder(key);
-    code = MachineCode::make(coder.make());
-  }
+  if (auto known = made[key].lock()) return known;
+  ProductCoder coder(key);
+  auto code = MachineCode::make(coder.make());
+  made[key] = code;
   return code;
 }
 

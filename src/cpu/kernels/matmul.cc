@@ -1,15 +1,12 @@
 // Choosing and driving a matrix product: loops over register tiles, blocks and threads. The SIMD is in matmul_micro.cc.
 #include "cpu/kernels/matmul.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cassert>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
-#include "base/flush_denormals.h"
 #include "cpu/kernels/block_product.h"
 #include "cpu/kernels/matmul_micro.h"
 #include "cpu/kernels/share.h"
@@ -249,13 +246,7 @@ void MatmulKernel::run(const void* a, const void* b, const void* bias, const voi
     run_tiles(call, begin, end);
   };
   const int team = static_cast<int>(std::clamp<std::int64_t>(threads, 1, units));
-  if (team == 1) return part(0, 1);
-  const bool flush = FlushDenormals::active();
-#pragma omp parallel num_threads(team)
-  {
-    const FlushDenormals denormals(flush);
-    part(omp_get_thread_num(), omp_get_num_threads());
-  }
+  run_team(team, part);
 }
 
 namespace {

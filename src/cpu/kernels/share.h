@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/flush_denormals.h"
+
 namespace bp::cpu {
 
 // f(begin, end) for the parts of [0, count), one a thread. f's work may not depend on where the parts are cut.
@@ -19,6 +21,17 @@ template <class F> void share(std::int64_t count, int threads, F f) {
   {
     const std::int64_t t = omp_get_thread_num(), n = omp_get_num_threads();
     f(count * t / n, count * (t + 1) / n);
+  }
+}
+
+// f(thread, threads) on each of a team, which flushes denormals as the caller does.
+template <class F> void run_team(int team, F f) {
+  if (team <= 1) return f(0, 1);
+  const bool flush = FlushDenormals::active();
+#pragma omp parallel num_threads(team)
+  {
+    const FlushDenormals denormals(flush);
+    f(omp_get_thread_num(), omp_get_num_threads());
   }
 }
 

@@ -32,12 +32,12 @@ constexpr double kOwnFlops = 2.0 * 96 * 96 * 96;
 constexpr std::int64_t kLongSum = 512;
 constexpr double kOwnLongFlops = 2.0 * 64 * 256 * 512;
 constexpr std::int64_t kNarrow = 16;
+constexpr double kOwnNarrowFlops = 2.0 * 32 * 32 * 32;
 // f32 of many columns in machine code (Zen 4, two threads, operands from memory): 256x1024x2048 of transposed A at 208
 // GFLOP/s for oneDNN's 195, 2048x1024x256 at 220 for 214, 2048x768x192 at 216 for 206, 784x512x64 at 200 for 172; from
 // the second cache 64x512x784 at 217 for 180. With fewer columns A is not walked often enough to pay for its way:
 // 2048x192x768 at 210 for 217. A B that is packed before belongs to oneDNN.
 constexpr std::int64_t kWide = 512, kWideRows = 56;
-constexpr double kOwnNarrowFlops = 2.0 * 32 * 32 * 32;
 
 // ---- kernels ----
 
