@@ -5,6 +5,7 @@
 
 #include "cpu/kernels/machine_code.h"
 #include "cpu/kernels/matmul.h"
+#include "cpu/kernels/packed_product.h"
 #include "cpu/kernels/share.h"
 #include "kernels/values.h"
 
@@ -125,6 +126,54 @@ TEST(Matmul, ManyColumns) {
         check_matmul_as<float>(s, 1 + e);
         if (testing::Test::HasFatalFailure()) return;
       }
+}
+
+// A B that is packed before, where the processor has machine code for it.
+void check_packed(const MatmulSpec& s, int threads) {
+  SCOPED_TRACE(testing::Message() << s.m << " x " << s.n << " x " << s.k << " tb " << s.transpose_b << " bias "
+                                  << s.bias << " residual " << s.residual << " threads " << threads);
+  Rng rng(Key(8));
+  const std::int64_t lda = s.lda ? s.lda : s.k, ldb = s.ldb ? s.ldb : s.transpose_b ? s.k : s.n;
+  const auto a = random_values<float>(rng, s.m * lda), b = random_values<float>(rng, (s.transpose_b ? s.n : s.k) * ldb);
+  const auto bias = random_values<float>(rng, s.n), residual = random_values<float>(rng, s.m * s.n);
+  auto want = random_values<float>(rng, s.m * s.n), got = want;
+  reference_matmul(s, a.data(), b.data(), bias.data(), residual.data(), want.data());
+  const PackedProduct product(s, threads);
+  const auto aligned = [](std::vector<float>& memory, std::size_t bytes) {
+    memory.assign(bytes / sizeof(float) + 16, std::nanf(""));
+    return reinterpret_cast<float*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 63) / 64 * 64);
+  };
+  std::vector<float> packed_memory, workspace_memory;
+  float* const packed = aligned(packed_memory, product.pack_bytes());
+  float* const workspace = aligned(workspace_memory, product.thread_bytes() * static_cast<std::size_t>(threads));
+  product.run_pack(b.data(), packed);
+  product.run({a.data(), packed, bias.data(), residual.data(), got.data()}, workspace, threads);
+  const double tolerance = 1e-6 * (4 + std::sqrt(static_cast<double>(s.k)) * 4);
+  for (std::size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], want[i], tolerance) << "element " << i;
+  auto again = residual;  // C may alias the residual
+  product.run({a.data(), packed, bias.data(), s.residual ? again.data() : residual.data(), again.data()}, workspace, 1);
+  if (!s.accumulate) ASSERT_EQ(again, got);
+}
+
+TEST(Matmul, PackedBefore) {
+  if (!machine_code_wanted()) GTEST_SKIP() << "no machine code here";
+  for (auto [m, n, k] : {std::array<std::int64_t, 3>{1, 33, 7},
+                         {14, 32, 64},
+                         {15, 815, 130},
+                         {16, 256, 512},
+                         {31, 47, 1},
+                         {64, 100, 700}})
+    for (int e = 0; e < 8; ++e) {
+      MatmulSpec s{.m = m, .n = n, .k = k, .transpose_b = e % 2 == 1};
+      s.bias = e % 4 > 1;
+      s.residual = e > 3;
+      s.accumulate = e == 2;
+      if (e == 3) s.activation = Activation::relu;
+      if (e == 1) s.lda = up_to(k, 512), s.ldb = k + 3;
+      ASSERT_TRUE(PackedProduct::takes(s));
+      check_packed(s, 1 + e % 3);
+      if (testing::Test::HasFatalFailure()) return;
+    }
 }
 
 TEST(Matmul, CodeTakesLargeProducts) {

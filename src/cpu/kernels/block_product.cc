@@ -1,9 +1,7 @@
 #include "cpu/kernels/block_product.h"
 
 #include <algorithm>
-#include <new>
 
-#include "cpu/kernels/machine_code.h"
 #include "cpu/kernels/share.h"
 
 namespace bp::cpu {
@@ -11,13 +9,9 @@ namespace bp::cpu {
 namespace {
 
 constexpr std::int64_t kLine = 16;  // floats of a cache line and of a vector
-constexpr std::int64_t kMostDepth = 320;
 static_assert(kMostDepth <= kPackedRow);
 constexpr std::int64_t kBlockFloats = 128 * 1024;  // half of a second cache of 1 MiB
 constexpr std::int64_t kTileFloats = std::max(kTileRows * kPackedRow, kMostDepth* kPackedColumn);
-// Rows so many floats apart, or multiples of it, meet in a few sets of the first cache.
-constexpr std::int64_t kPoorStride = 512;
-constexpr std::int64_t kFarRows = 1 << 20;  // beyond, their distance would not fit into an address of the code
 
 }  // namespace
 
@@ -30,35 +24,21 @@ struct BlockProduct::Block {
 };
 
 bool BlockProduct::takes(const MatmulSpec& s) {
-  return machine_code_wanted() && s.dtype == f32 && s.m * s.n * s.k >= 112 * 112 * 112 && s.m >= kTileRows &&
-         !(s.accumulate && s.residual) &&
-         (s.activation == Activation::none || (s.activation == Activation::relu && !s.residual));
+  return ProductTiles::takes(s) && s.m * s.n * s.k >= 112 * 112 * 112 && s.m >= kTileRows;
 }
 
-BlockProduct::BlockProduct(const MatmulSpec& spec) : spec_(spec), micro_(&micro_table(f32)) {
-  tiles_ = (spec.m + kTileRows - 1) / kTileRows;
-  rows_ = spec.m / tiles_;
-  longer_ = spec.m % tiles_;
-  panels_ = (spec.n + kTileColumns - 1) / kTileColumns;
+BlockProduct::BlockProduct(const MatmulSpec& spec)
+    : spec_(spec),
+      micro_(&micro_table(f32)),
+      packs_a_(spec.transpose_a || spec.lda % kPoorStride == 0 || spec.lda > kFarRows),
+      tiles_(spec,
+             spec.transpose_a ? 1
+             : packs_a_       ? kPackedRow
+                              : spec.lda,
+             spec.transpose_a ? kPackedColumn : 1, !spec.transpose_b) {
   const std::int64_t blocks = (spec.k + kMostDepth - 1) / kMostDepth;
-  packs_a_ = spec.transpose_a || spec.lda % kPoorStride == 0 || spec.lda > kFarRows;
   depth_ = up_to((spec.k + blocks - 1) / blocks, 4);
-  width_ = std::min(panels_, kBlockFloats / (depth_ * kTileColumns));
-  const std::int64_t last = spec.n - (panels_ - 1) * kTileColumns;
-  for (const bool longer : {false, true})
-    for (const bool end : {false, true})
-      for (const bool first : {false, true}) {
-        if ((longer && longer_ == 0) || (first && spec.transpose_b)) continue;
-        ProductCodeKey key;
-        key.rows = static_cast<int>(rows_) + (longer ? 1 : 0);
-        key.vectors = static_cast<int>(end ? (last + kLine - 1) / kLine : 2);
-        key.masked = end && last % kLine != 0;
-        key.a_row = spec.transpose_a ? 1 : packs_a_ ? kPackedRow : spec.lda;
-        key.a_k = spec.transpose_a ? kPackedColumn : 1;
-        key.first_pass = first;
-        codes_[longer][end][first] = product_code(key);
-        if (codes_[longer][end][first] == nullptr) throw std::bad_alloc();
-      }
+  width_ = std::min(tiles_.panels(), kBlockFloats / (depth_ * kTileColumns));
 }
 
 std::size_t BlockProduct::thread_bytes() const noexcept {
@@ -72,22 +52,23 @@ BlockProduct::Part BlockProduct::part_of(int thread, int threads) const noexcept
   int across = 1;
   for (int t = 1; t <= threads; ++t) {
     if (threads % t != 0) continue;
-    const std::int64_t rows = (tiles_ + threads / t - 1) / (threads / t) * kTileRows;
-    const std::int64_t cols = (panels_ + t - 1) / t * kTileColumns;
+    const std::int64_t rows = (tiles_.tiles() + threads / t - 1) / (threads / t) * kTileRows;
+    const std::int64_t cols = (tiles_.panels() + t - 1) / t * kTileColumns;
     const std::int64_t time = rows * cols + kPackingRow * (rows + cols);
     if (t == 1 || time < least) least = time, across = t;
   }
   const int down = threads / across, i = thread / across, j = thread % across;
-  return {tiles_ * i / down, tiles_ * (i + 1) / down, panels_ * j / across, panels_ * (j + 1) / across};
+  const std::int64_t rows = tiles_.tiles(), cols = tiles_.panels();
+  return {rows * i / down, rows * (i + 1) / down, cols * j / across, cols * (j + 1) / across};
 }
 
-void BlockProduct::run(const Operands& o, void* workspace, int threads) const {
+void BlockProduct::run(const ProductOperands& o, void* workspace, int threads) const {
   auto* const memory = static_cast<char*>(workspace);
-  const int team = static_cast<int>(std::clamp<std::int64_t>(threads, 1, tiles_ * panels_));
+  const int team = static_cast<int>(std::clamp<std::int64_t>(threads, 1, tiles_.tiles() * tiles_.panels()));
   run_team(team, [&](int thread, int all) { run_part(o, memory, thread, all); });
 }
 
-void BlockProduct::run_part(const Operands& o, char* workspace, int thread, int threads) const {
+void BlockProduct::run_part(const ProductOperands& o, char* workspace, int thread, int threads) const {
   Block block{};
   block.part = part_of(thread, threads);
   block.packed_a = reinterpret_cast<float*>(workspace + static_cast<std::size_t>(thread) * thread_bytes());
@@ -101,46 +82,34 @@ void BlockProduct::run_part(const Operands& o, char* workspace, int thread, int 
   }
 }
 
-void BlockProduct::run_block(const Operands& o, const Block& block) const {
-  ProductTile t{};
-  t.k = block.depth;
-  t.b_step = spec_.ldb * 4, t.c_step = spec_.ldc * 4;
-  t.relu = spec_.activation == Activation::relu && block.p + block.depth == spec_.k;
-  const bool adds_c = !block.first() || spec_.accumulate;
+void BlockProduct::run_block(const ProductOperands& o, const Block& block) const {
+  const bool last = block.p + block.depth == spec_.k;
   for (std::int64_t tile = block.part.tile; tile < block.part.end_tile; ++tile) {
-    t.a = tile_of_a(o, block, tile);
-    const bool first_pass = tile == block.part.tile && !spec_.transpose_b;
-    const std::int64_t row = row_of(tile);
+    const float* const a = tile_of_a(o, block, tile);
+    const bool packs = tile == block.part.tile && !spec_.transpose_b;
     for (std::int64_t panel = block.panel; panel < block.end_panel; ++panel) {
-      const std::int64_t col = panel * kTileColumns;
-      const bool last = panel + 1 == panels_;
       if (tile == block.part.tile && spec_.transpose_b) pack_panel(o, block, panel);
       if (tile + 1 < block.part.end_tile) ask_for_a(o, block, tile + 1, panel - block.panel);
+      ProductTile t = tiles_.part(o, tile, panel, block.first(), last);
+      t.k = block.depth;
+      t.a = a;
       t.panel = block.packed_b + (panel - block.panel) * depth_ * kTileColumns;
-      t.b = first_pass ? o.b + block.p * spec_.ldb + col : t.panel;
-      t.c = o.c + row * spec_.ldc + col;
-      t.bias = block.first() && spec_.bias ? o.bias + col : nullptr;
-      t.source = adds_c ? t.c : nullptr;
-      t.source_step = t.c_step;
-      if (block.first() && spec_.residual) {
-        t.source = o.residual + row * spec_.ldr + col;
-        t.source_step = spec_.ldr * 4;
-      }
-      t.mask = (std::int64_t{1} << ((spec_.n - col - 1) % kLine + 1)) - 1;
-      codes_[tile < longer_][last][first_pass]->entry<ProductCode>()(&t);
+      t.b = packs ? o.b + block.p * spec_.ldb + panel * kTileColumns : t.panel;
+      t.b_step = spec_.ldb * 4;
+      tiles_.run(t, tile, panel, packs);
     }
   }
 }
 
-void BlockProduct::pack_panel(const Operands& o, const Block& block, std::int64_t panel) const {
+void BlockProduct::pack_panel(const ProductOperands& o, const Block& block, std::int64_t panel) const {
   const std::int64_t col = panel * kTileColumns, cols = std::min(kTileColumns, spec_.n - col);
   float* to = block.packed_b + (panel - block.panel) * depth_ * kTileColumns;
   if (cols < kTileColumns) std::fill_n(to, block.depth * kTileColumns, 0.0f);
   micro_->transpose(o.b + col * spec_.ldb + block.p, spec_.ldb, cols, block.depth, to, kTileColumns);
 }
 
-const float* BlockProduct::tile_of_a(const Operands& o, const Block& block, std::int64_t tile) const {
-  const std::int64_t row = row_of(tile), rows = row_of(tile + 1) - row;
+const float* BlockProduct::tile_of_a(const ProductOperands& o, const Block& block, std::int64_t tile) const {
+  const std::int64_t row = tiles_.row_of(tile), rows = tiles_.rows_of(tile);
   const float* from = o.a + (spec_.transpose_a ? block.p * spec_.lda + row : row * spec_.lda + block.p);
   if (!packs_a_) return from;
   if (spec_.transpose_a)
@@ -151,8 +120,9 @@ const float* BlockProduct::tile_of_a(const Operands& o, const Block& block, std:
 }
 
 // A share of the lines that pack_a will read.
-void BlockProduct::ask_for_a(const Operands& o, const Block& block, std::int64_t tile, std::int64_t part) const {
-  const std::int64_t row = row_of(tile), rows = row_of(tile + 1) - row, parts = block.end_panel - block.panel;
+void BlockProduct::ask_for_a(const ProductOperands& o, const Block& block, std::int64_t tile, std::int64_t part) const {
+  const std::int64_t row = tiles_.row_of(tile), rows = tiles_.rows_of(tile);
+  const std::int64_t parts = block.end_panel - block.panel;
   if (spec_.transpose_a) {
     for (std::int64_t p = block.depth * part / parts; p < block.depth * (part + 1) / parts; ++p)
       __builtin_prefetch(o.a + (block.p + p) * spec_.lda + row + rows - 1, 0, 2);

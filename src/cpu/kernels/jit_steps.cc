@@ -175,11 +175,13 @@ Vec RunCoder::fetched(int id) {
 }
 
 // The stage that reads an operand first asks for what lies some rows further on: in the second cache it is when they
-// are read. By itself the processor fetches too little while values of a row are waited for.
+// are read. By itself the processor fetches too little while values of a row are waited for, or where nothing but sums
+// is written: two threads read at 85% of copying's rate then, and at 105% so.
 void RunCoder::fetch_ahead(int s) {
   constexpr int kBytes = 8192;
   const LoopSlot& l = slot(s);
-  if (!plan_.fetches_ahead || by_groups_ || stages_.size() == 1 || part_ == Part::tail) return;
+  if (!plan_.fetches_ahead || by_groups_ || part_ == Part::tail) return;
+  if (stages_.size() == 1 && !plan_.only_sums) return;
   if (l.kind != LoopSlot::Kind::operand_row || l.column) return;
   if (std::any_of(stages_.data(), stage_, [&](const LoopStage& earlier) { return read_in(earlier, s); })) return;
   const Base b = base(s);

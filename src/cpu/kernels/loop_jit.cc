@@ -282,6 +282,7 @@ void choose_memory(Plan& plan) {
   const LoopProgram& p = plan.program;
   const LoopTraffic traffic = traffic_of(p);
   plan.fetches_ahead = traffic.from_memory();
+  plan.only_sums = !traffic.writes;
   if (!traffic.beyond_caches() || (p.rows > 1 && p.cols % JitVectors::kLanes != 0)) return;
   for (std::size_t k = 0; k < p.operands.size(); ++k) {
     const LoopOperand& o = p.operands[k];

@@ -148,7 +148,8 @@ struct CompiledLoop::Plan {
   std::vector<int> random_transfers;  // those with a RandomState
   std::size_t stream_quota = 0;       // cache lines to fetch before each step on tiles
   std::vector<LoopRun> runs;
-  bool fetches_ahead = false;         // machine code of several stages asks for what it will read
+  bool fetches_ahead = false;         // machine code asks for what it will read
+  bool only_sums = false;             // no result has an element for each of the space
   std::vector<int> uncached_outputs;  // operands that may be stored past the caches, where they begin with a line
   std::size_t scratch_bytes = 0;      // a thread's registers
   std::size_t shared_bytes = 0;       // partial results of chunks

@@ -11,6 +11,7 @@
 #include "cpu/kernels/im2col.h"
 #include "cpu/kernels/loop_tiles.h"
 #include "cpu/kernels/matmul.h"
+#include "cpu/kernels/packed_product.h"
 #include "cpu/kernels/share.h"
 #include "cpu/lower/lowering.h"
 #include "passes/epilogue.h"
@@ -36,8 +37,12 @@ constexpr double kOwnNarrowFlops = 2.0 * 32 * 32 * 32;
 // f32 of many columns in machine code (Zen 4, two threads, operands from memory): 256x1024x2048 of transposed A at 208
 // GFLOP/s for oneDNN's 195, 2048x1024x256 at 220 for 214, 2048x768x192 at 216 for 206, 784x512x64 at 200 for 172; from
 // the second cache 64x512x784 at 217 for 180. With fewer columns A is not walked often enough to pay for its way:
-// 2048x192x768 at 210 for 217. A B that is packed before belongs to oneDNN.
+// 2048x192x768 at 210 for 217.
 constexpr std::int64_t kWide = 512, kWideRows = 56;
+// f32 of few rows and a B that a loop reads so often is packed for machine code (Zen 4, one thread, us with the
+// residual in memory, as in an LSTM): 16x1024x256 77 for oneDNN's 86, 16x512x128 20 for 24, 16x64x64 1.2 for 1.6,
+// 4x128x32 0.3 for 0.7; without a residual 16x1024x256 73 for 74, 16x256x1024 75 for 75.
+constexpr std::int64_t kManyRuns = 4;
 
 // ---- kernels ----
 
@@ -125,6 +130,27 @@ class OwnMatmulKernel final : public Kernel {
 
   MatmulKernel product_;
   std::vector<Offsets> batch_;
+  Arguments at_;
+};
+
+// A product with a B that a step before has packed.
+class PackedProductKernel final : public Kernel {
+ public:
+  PackedProductKernel(std::shared_ptr<const PackedProduct> product, Arguments arguments)
+      : product_(std::move(product)), at_(arguments) {}
+  void run(void* const* args, void* workspace, int threads) const override {
+    const auto read = [&](bool has, std::size_t i) { return has ? static_cast<const float*>(args[i]) : nullptr; };
+    product_->run({read(true, 0), read(true, 1), read(at_.bias, at_.bias_at()), read(at_.residual, at_.residual_at()),
+                   static_cast<float*>(args[at_.out_at()])},
+                  workspace, threads);
+  }
+  std::size_t workspace_bytes(int threads) const override {
+    return product_->thread_bytes() * static_cast<std::size_t>(threads);
+  }
+  int preferred_threads() const override { return product_->useful_threads(); }
+
+ private:
+  std::shared_ptr<const PackedProduct> product_;
   Arguments at_;
 };
 
@@ -351,6 +377,14 @@ bool lower_dnnl_matmul(Lowering& l, const ProductChain& c, Operands o, const Mat
   return true;
 }
 
+void lower_packed_matmul(Lowering& l, const ProductChain& c, Operands o, const MatmulDims& d, StepInfo info) {
+  const auto product = std::make_shared<const PackedProduct>(own_spec(c, o, d), l.threads_of(l.lasting(o.second)));
+  const BufferId packed = l.temporary(product->pack_bytes());
+  emit_pack<PackedProduct>(l, product, c.product, o.second, packed, "pack", product->pack_threads());
+  o.second = packed;
+  l.emit(std::make_unique<PackedProductKernel>(product, arguments_of(c)), reads_of(l, c, o), {o.out}, std::move(info));
+}
+
 bool lower_matmul(Lowering& l, const ProductChain& c, const Operands& o) {
   const MatmulDims d = matmul_dims(l.graph(), c.product);
   const std::int64_t count = batch_count(d);
@@ -361,6 +395,11 @@ bool lower_matmul(Lowering& l, const ProductChain& c, const Operands& o) {
   const double flops = matmul_flops(d) / static_cast<double>(std::max<std::int64_t>(count, 1));
   const bool small = flops <= (d.n < kNarrow ? kOwnNarrowFlops : kOwnFlops);
   const bool long_sum = !info.backward && d.k >= kLongSum && flops <= kOwnLongFlops;
+  const bool repeats = count == 1 && l.runs_of(o.second) >= kManyRuns && PackedProduct::takes(own_spec(c, o, d));
+  if (repeats) {
+    lower_packed_matmul(l, c, o, d, std::move(info));
+    return true;
+  }
   const bool wide = count == 1 && d.n >= kWide && d.m >= kWideRows && l.runs_of(o.second) == 1 &&
                     BlockProduct::takes(own_spec(c, o, d));
   if (o.dtype == f32 && (small || long_sum || wide) && lower_own_matmul(l, c, o, d, info)) return true;
