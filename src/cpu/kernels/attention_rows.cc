@@ -21,15 +21,12 @@ namespace {
 
 template <class T> constexpr T kLowest = -std::numeric_limits<T>::infinity();
 
-// exp where no overflow can be: of f32, numbers up to some 80; 0 below the normal ones.
+// exp where no overflow can be.
 template <class D, class V> HWY_INLINE V weight_exp(D d, V x) {
-  if constexpr (sizeof(hn::TFromD<D>) == 4) {
-    // At -88 the power of two is 2^-127, whose bits are those of 0.
-    const ExpParts<V> e = exp_parts(d, max_or_second(constant(d, -88.0), x));
-    return hn::MulAdd(e.growth, e.exponent, e.exponent);
-  } else {
+  if constexpr (sizeof(hn::TFromD<D>) == 4)
+    return small_exp(d, x);
+  else
     return exp_v(d, x);
-  }
 }
 
 // The keys of a tile that one vector of queries sees: all of it those below `whole`, some of it those below `part`.

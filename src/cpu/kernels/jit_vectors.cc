@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "cpu/kernels/exp_table.h"
+
 namespace bp::cpu {
 
 // ---- registers and constants
@@ -53,6 +55,11 @@ std::span<const std::byte> JitVectors::finish() {
     c.kept = Vec();
     L(c.at);
     dd(bits);
+  }
+  if (looks_up_) {
+    align(64);
+    L(powers_);
+    for (const float power : kSixteenthPowers) dd(std::bit_cast<std::uint32_t>(power));
   }
   return {reinterpret_cast<const std::byte*>(getCode()), getSize()};
 }
@@ -224,34 +231,40 @@ JitVectors::Vec JitVectors::where(const Arg& yes, const Vec& no) {
 
 // ---- functions: see simd_math-inl.h for what they are
 
-// In place of a product with the power of two whose bits the tiles make: rounded alike, beyond the normal numbers too.
 JitVectors::Vec JitVectors::scaled(const Vec& a, const Vec& exponent) {
   Vec v = fresh();
   vscalefps(v.zmm(), a.zmm(), exponent.zmm());
   return v;
 }
 
-// exp(x) where its exponent fits: 2^n (growth + 1).
-JitVectors::Vec JitVectors::normal_exp(const Vec& x) {
-  constexpr double magic = 12582912.0 + 127;
-  const Vec n = sub(fma(x, 1.442695040888963407359924681, magic), magic);
-  const Vec r = nfma(n, -2.12194440e-4, nfma(n, 0.693359375, x));
-  const Vec s = mul(r, r);
-  const Vec low = fma(r, 0.16666521, 0.49999994);
-  Vec high = fma(r, 0.008368736, 0.04166839);
-  high = fma(s, 0.0013814558, high);
-  const Vec inner = fma(std::move(high), s, low);
-  return scaled(add(fma(inner, s, r), 1.0), n);
+// exp(x) where |x| is at most 104.
+JitVectors::Vec JitVectors::looked_up_exp(const Vec& x) {
+  using C = ExpConstants;
+  const Vec shifted = fma(x, C::kLog2E, C::kSixteenths);
+  const Vec n = sub(shifted, C::kSixteenths);
+  const Vec r = nfma(n, C::kLn2Rest, nfma(n, C::kLn2, x));
+  Vec growth = fma(mul(r, r), fma(r, C::kThird, C::kSecond), r);
+  const Vec power = fresh();
+  vpermps(power.zmm(), shifted.zmm(), ptr[rip + powers_]);
+  looks_up_ = true;
+  return scaled(fma(std::move(growth), power, power), n);
 }
 
-JitVectors::Vec JitVectors::exp(const Vec& x) { return normal_exp(min_second(89.0, max_second(-104.0, x))); }
+JitVectors::Vec JitVectors::quotient(const Arg& a, const Vec& b) {
+  const Vec about = fresh();
+  vrcp14ps(about.zmm(), b.zmm());
+  const Vec first = mul(about, a);
+  return fma(nfma(b, first, a), about, first);
+}
 
-JitVectors::Vec JitVectors::exp_of_negative(const Vec& x) { return normal_exp(max_second(-104.0, x)); }
+JitVectors::Vec JitVectors::exp(const Vec& x) { return looked_up_exp(min_second(89.0, max_second(-104.0, x))); }
+
+JitVectors::Vec JitVectors::exp_of_negative(const Vec& x) { return looked_up_exp(max_second(-104.0, x)); }
 
 JitVectors::Vec JitVectors::tanh(const Vec& x) {
   const Vec size = abs(x);
-  const Vec grown = normal_exp(mul(min_second(10.0, size), 2.0));
-  const Vec large = nfma(div(1.0, add(grown, 1.0)), 2.0, 1.0);
+  const Vec grown = looked_up_exp(mul(min_second(10.0, size), 2.0));
+  const Vec large = sub(1.0, quotient(2.0, add(grown, 1.0)));
   const Vec z = mul(x, x);
   Vec p = fma(z, -5.70498872745e-3, 2.06390887954e-2);
   p = fma(std::move(p), z, -5.37397155531e-2);
@@ -264,10 +277,10 @@ JitVectors::Vec JitVectors::tanh(const Vec& x) {
 }
 
 JitVectors::Vec JitVectors::sigmoid(const Vec& x) {
-  const Vec e = normal_exp(max_second(-104.0, neg_abs(x)));
+  const Vec e = looked_up_exp(max_second(-104.0, neg_abs(x)));
   compare(x, 0.0, kLt);
   const Vec above = where(e, loaded(1.0));
-  return div(above, add(e, 1.0));
+  return quotient(above, add(e, 1.0));
 }
 
 JitVectors::Vec JitVectors::erf(const Vec& x) {
@@ -277,7 +290,7 @@ JitVectors::Vec JitVectors::erf(const Vec& x) {
   r = fma(std::move(r), s, u);
   for (const double c : {-1.06777877e-1, -6.34846687e-1, -1.28717512e-1}) r = fma(std::move(r), t, c);
   r = fma(std::move(r), t, neg(t));
-  const Vec tail = copy_sign(sub(1.0, normal_exp(r)), x);
+  const Vec tail = copy_sign(sub(1.0, looked_up_exp(r)), x);
   const Vec z = mul(x, x);
   Vec p = fma(z, -5.96761703e-4, 4.99119423e-3);
   for (const double c : {-2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1}) p = fma(std::move(p), z, c);

@@ -143,13 +143,16 @@ class JitVectors : public Xbyak::CodeGenerator {
   Vec bf16_bits(const Vec& a);
   Vec scaled(const Vec& a, const Vec& exponent);
   Xbyak::Xmm needed_lanes(const Vec& a) const;
-  Vec normal_exp(const Vec& x);
+  Vec looked_up_exp(const Vec& x);
+  Vec quotient(const Arg& a, const Vec& b);
 
   std::unique_ptr<std::uint8_t[]> memory_;
   std::array<int, kRegisters> held_{};
   int in_use_ = 0, most_in_use_ = 0;
   bool first_lane_only_ = false;
   std::map<std::uint32_t, Constant> constants_;
+  Xbyak::Label powers_;  // kSixteenthPowers
+  bool looks_up_ = false;
 };
 
 }  // namespace bp::cpu

@@ -65,7 +65,7 @@ LoopTraffic traffic_of(const LoopProgram& p) {
   LoopTraffic t;
   for (const LoopOperand& o : p.operands) {
     if (is_stream(p, o)) t.bytes += p.rows * p.cols * static_cast<std::int64_t>(size_of(o.dtype));
-    t.writes |= o.output && o.access.varies_with_row() && o.access.varies_with_column();
+    t.writes |= o.output && (p.rows == 1 || o.access.varies_with_row()) && o.access.varies_with_column();
   }
   return t;
 }

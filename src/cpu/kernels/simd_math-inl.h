@@ -15,6 +15,7 @@
 #include <cmath>
 #include <limits>
 
+#include "cpu/kernels/exp_table.h"
 #include "cpu/kernels/simd_pair-inl.h"
 #include "cpu/kernels/simd_portable-inl.h"
 
@@ -44,8 +45,8 @@ template <class D, class V, class F> HWY_INLINE V each_lane(D d, V x, V y, F f) 
   return hn::Load(d, lane);
 }
 
-// exp in f32 in three parts: (growth + 1) * 2^n, of x = n ln 2 + r by a minimax polynomial of degree 6 on r (error
-// 2^-28). n is found by adding 1.5 * 2^23, which leaves n + 127 in the lowest bits.
+// exp of f32 where there are fewer lanes than 16, in three parts: (growth + 1) * 2^n, of x = n ln 2 + r by a minimax
+// polynomial of degree 6 on r (error 2^-28). n is found by adding 1.5 * 2^23, which leaves n + 127 in the lowest bits.
 template <class V> struct ExpParts {
   V growth;    // exp(r) - 1
   V exponent;  // the bits of 2^n where it is a normal number
@@ -62,22 +63,71 @@ template <class D, class V> HWY_INLINE ExpParts<V> exp_parts(D d, V x) {
   const hn::RebindToSigned<D> di;
   return {mul_add(mul_add(high, s, low), s, r), bit_cast(d, shift_left<23>(bit_cast(di, shifted)))};
 }
+
+#if HWY_TARGET == HWY_AVX3
+template <class D> inline constexpr bool kLooksUpExp = hn::MaxLanes(D()) == 16 && sizeof(hn::TFromD<D>) == 4;
+
+template <class V> HWY_INLINE V sixteenth_power(V index) {
+  if constexpr (is_pair<V>)
+    return pair_of(sixteenth_power(index.first), sixteenth_power(index.second));
+  else
+    return V{_mm512_permutexvar_ps(_mm512_castps_si512(index.raw), _mm512_load_ps(kSixteenthPowers.data()))};
+}
+// v 2^floor(n), beyond the normal numbers too.
+template <class V> HWY_INLINE V scaled(V v, V n) {
+  if constexpr (is_pair<V>)
+    return pair_of(scaled(v.first, n.first), scaled(v.second, n.second));
+  else
+    return V{_mm512_scalef_ps(v.raw, n.raw)};
+}
+
+// exp by exp_table.h, |x| at most 104.
+template <class D, class V> HWY_INLINE V looked_up_exp(D d, V x) {
+  using C = ExpConstants;
+  const auto magic = constant(d, C::kSixteenths);
+  const V shifted = mul_add(x, constant(d, C::kLog2E), magic);
+  const V n = sub(shifted, magic);
+  const V r = neg_mul_add(n, constant(d, C::kLn2Rest), neg_mul_add(n, constant(d, C::kLn2), x));
+  const V growth = mul_add(mul(r, r), mul_add(r, constant(d, C::kThird), constant(d, C::kSecond)), r);
+  const V power = sixteenth_power(shifted);
+  return scaled(mul_add(growth, power, power), n);
+}
+#else
+template <class D> inline constexpr bool kLooksUpExp = false;
+#endif
+
 // Where the result is a normal number.
 template <class D, class V> HWY_INLINE V normal_exp(D d, V x) {
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (kLooksUpExp<D>) return looked_up_exp(d, x);
+#endif
   const ExpParts<V> e = exp_parts(d, x);
   return mul_add(e.growth, e.exponent, e.exponent);
 }
 
+// f32 that cannot overflow, numbers up to some 80; 0 for the least.
+template <class D, class V> HWY_INLINE V small_exp(D d, V x) {
+  // Of the parts: at -88 the power of two is 2^-127, whose bits are those of 0.
+  return normal_exp(d, max_second(constant(d, kLooksUpExp<D> ? -104.0 : -88.0), x));
+}
+
+template <class D, class V> HWY_INLINE V single_exp(D d, V x) {
+  const V y = min_second(constant(d, 89.0), max_second(constant(d, -104.0), x));
+#if HWY_TARGET == HWY_AVX3
+  if constexpr (kLooksUpExp<D>) return looked_up_exp(d, y);
+#endif
+  const ExpParts<V> e = exp_parts(d, y);
+  // 2^n by two factors, the second of which over- or underflows as the result does.
+  const hn::RebindToSigned<D> di;
+  const V last = if_negative_then_else(y, constant(d, 0x1p-64), constant(d, 0x1p64));
+  const auto bits = add(sub(bit_cast(di, e.exponent), bit_cast(di, last)), hn::Set(di, 127 << 23));
+  const V power = bit_cast(d, bits);
+  return mul(mul_add(e.growth, power, power), last);
+}
+
 template <class D, class V> HWY_INLINE V exp_v(D d, V x) {
   if constexpr (sizeof(hn::TFromD<D>) == 4) {
-    const V y = min_second(constant(d, 89.0), max_second(constant(d, -104.0), x));
-    const ExpParts<V> e = exp_parts(d, y);
-    // 2^n by two factors, the second of which over- or underflows as the result does.
-    const hn::RebindToSigned<D> di;
-    const V last = if_negative_then_else(y, constant(d, 0x1p-64), constant(d, 0x1p64));
-    const auto bits = add(sub(bit_cast(di, e.exponent), bit_cast(di, last)), hn::Set(di, 127 << 23));
-    const V power = bit_cast(d, bits);
-    return mul(mul_add(e.growth, power, power), last);
+    return single_exp(d, x);
   } else {
     // Highway's Exp without its last comparison: the clamp already ends in 0.
     const V y = clamp(d, x, -746.0, 710.0);
@@ -87,6 +137,17 @@ template <class D, class V> HWY_INLINE V exp_v(D d, V x) {
     const V p = hn::Add(impl.ExpPoly(d, impl.ExpReduce(d, y, q)), constant(d, 1.0));
     return impl.LoadExpShortRange(d, p, q);
   }
+}
+
+// a / b for b in [1, 2^30]. With 16 lanes by Newton's step from an approximation of 14 bits: a division keeps the unit
+// of multiplications busy for six of them.
+template <class D, class V, class A> HWY_INLINE V quotient(D, A a, V b) {
+  if constexpr (kLooksUpExp<D>) {
+    const V about = reciprocal_about(b);
+    const V first = mul(a, about);
+    return mul_add(neg_mul_add(b, first, a), about, first);
+  }
+  return div(a, b);
 }
 
 template <class D, class V> HWY_INLINE V expm1_v(D d, V x) {
@@ -123,8 +184,7 @@ template <class D, class V> HWY_INLINE V tanh_v(D d, V x) {
   } else {
     const V size = abs(x);
     const V grown = normal_exp(d, mul(min_second(constant(d, 10.0), size), constant(d, 2.0)));
-    const V large =
-        neg_mul_add(constant(d, 2.0), div(constant(d, 1.0), add(grown, constant(d, 1.0))), constant(d, 1.0));
+    const V large = sub(constant(d, 1.0), quotient(d, constant(d, 2.0), add(grown, constant(d, 1.0))));
     const V z = mul(x, x);
     V p = mul_add(constant(d, -5.70498872745e-3), z, constant(d, 2.06390887954e-2));
     p = mul_add(p, z, constant(d, -5.37397155531e-2));
@@ -139,7 +199,7 @@ template <class D, class V> HWY_INLINE V tanh_v(D d, V x) {
 template <class D, class V> HWY_INLINE V sigmoid_v(D d, V x) {
   const V e = exp_v(d, neg(abs(x)));
   const auto one = constant(d, 1.0);
-  return div(if_then_else(less(x, constant(d, 0.0)), e, one), add(one, e));
+  return quotient(d, if_then_else(less(x, constant(d, 0.0)), e, one), add(one, e));
 }
 
 // f32: N. Juffa's two minimax polynomials (under 1 ULP with FMA): x + x p(x^2) below 475/512, 1 - exp(q(|x|)) above.

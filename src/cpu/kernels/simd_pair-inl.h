@@ -54,6 +54,7 @@ BP_ON_PAIRS(if_then_else, hn::IfThenElse)
 BP_ON_PAIRS(if_negative_then_else, hn::IfNegativeThenElse)
 BP_ON_PAIRS(min_second, min_or_second)
 BP_ON_PAIRS(max_second, max_or_second)
+BP_ON_PAIRS(reciprocal_about, hn::ApproximateReciprocal)
 #undef BP_ON_PAIRS
 template <int kBits, class A> HWY_INLINE auto shift_left(A a) {
   if constexpr (is_pair<A>)
