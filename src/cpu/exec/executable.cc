@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/flush_denormals.h"
+#include "base/pages.h"
 #include "cpu/plan/plan.h"
 #include "ir/body.h"
 
@@ -32,8 +33,8 @@ Executable::Executable(const ir::Graph& g, const passes::Partition& p, std::vect
     : program_(planned(g, p, options)),
       bound_(program_, options.threads),
       threads_(options.threads),
-      arena_(Buffer::allocate(program_.arena_bytes)),
-      workspace_(Buffer::allocate(program_.workspace_bytes)),
+      arena_(allocate_pages(program_.arena_bytes)),
+      workspace_(allocate_pages(program_.workspace_bytes)),
       checks_(std::move(checks)) {
   bound_.place(arena_.mutable_data(), workspace_.mutable_data());
 }

@@ -41,12 +41,12 @@ BlockProduct::BlockProduct(const MatmulSpec& spec)
   width_ = std::min(tiles_.panels(), kBlockFloats / (depth_ * kTileColumns));
 }
 
-std::size_t BlockProduct::thread_bytes() const noexcept {
-  return whole_lines(static_cast<std::size_t>(kTileFloats + width_ * depth_ * kTileColumns) * sizeof(float));
+int BlockProduct::team_of(int threads) const noexcept {
+  return static_cast<int>(std::clamp<std::int64_t>(threads, 1, tiles_.tiles() * tiles_.panels()));
 }
 
 // The grid of parts that takes the least time: of the longest part's products, and of packing for it.
-BlockProduct::Part BlockProduct::part_of(int thread, int threads) const noexcept {
+int BlockProduct::parts_across(int threads) const noexcept {
   constexpr std::int64_t kPackingRow = 2;  // a row or column packed takes as long as so many products by it
   std::int64_t least = 0;
   int across = 1;
@@ -57,24 +57,47 @@ BlockProduct::Part BlockProduct::part_of(int thread, int threads) const noexcept
     const std::int64_t time = rows * cols + kPackingRow * (rows + cols);
     if (t == 1 || time < least) least = time, across = t;
   }
-  const int down = threads / across, i = thread / across, j = thread % across;
+  return across;
+}
+
+BlockProduct::Part BlockProduct::part_of(int thread, int threads) const noexcept {
+  const int across = parts_across(threads), down = threads / across, i = thread / across, j = thread % across;
   const std::int64_t rows = tiles_.tiles(), cols = tiles_.panels();
   return {rows * i / down, rows * (i + 1) / down, cols * j / across, cols * (j + 1) / across};
 }
 
-void BlockProduct::run(const ProductOperands& o, void* workspace, int threads) const {
-  auto* const memory = static_cast<char*>(workspace);
-  const int team = static_cast<int>(std::clamp<std::int64_t>(threads, 1, tiles_.tiles() * tiles_.panels()));
-  run_team(team, [&](int thread, int all) { run_part(o, memory, thread, all); });
+// Panels of a block where so many threads have memory. The sums do not depend on it.
+std::int64_t BlockProduct::width_for(int team) const noexcept {
+  const int across = parts_across(team);
+  return std::min(width_, (tiles_.panels() + across - 1) / across);
 }
 
-void BlockProduct::run_part(const ProductOperands& o, char* workspace, int thread, int threads) const {
+std::size_t BlockProduct::thread_bytes(std::int64_t width) const noexcept {
+  return whole_lines(static_cast<std::size_t>(kTileFloats + width * depth_ * kTileColumns) * sizeof(float));
+}
+
+std::size_t BlockProduct::workspace_bytes(int threads) const noexcept {
+  const int team = team_of(threads);
+  return static_cast<std::size_t>(team) * thread_bytes(width_for(team));
+}
+
+void BlockProduct::run(const ProductOperands& o, void* workspace, int threads) const {
+  const int team = team_of(threads);
+  const std::int64_t width = width_for(team);
+  // Fewer threads may come, whose parts are larger then: the memory is that of the team asked for.
+  run_team(team, [&](int thread, int all) {
+    char* const memory = static_cast<char*>(workspace) + static_cast<std::size_t>(thread) * thread_bytes(width);
+    run_part(o, memory, width, part_of(thread, all));
+  });
+}
+
+void BlockProduct::run_part(const ProductOperands& o, char* memory, std::int64_t width, const Part& part) const {
   Block block{};
-  block.part = part_of(thread, threads);
-  block.packed_a = reinterpret_cast<float*>(workspace + static_cast<std::size_t>(thread) * thread_bytes());
+  block.part = part;
+  block.packed_a = reinterpret_cast<float*>(memory);
   block.packed_b = block.packed_a + kTileFloats;
-  for (block.panel = block.part.panel; block.panel < block.part.end_panel; block.panel = block.end_panel) {
-    block.end_panel = std::min(block.panel + width_, block.part.end_panel);
+  for (block.panel = part.panel; block.panel < part.end_panel; block.panel = block.end_panel) {
+    block.end_panel = std::min(block.panel + width, part.end_panel);
     for (block.p = 0; block.p < spec_.k; block.p += depth_) {
       block.depth = std::min(depth_, spec_.k - block.p);
       run_block(o, block);

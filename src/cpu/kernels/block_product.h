@@ -18,8 +18,8 @@ class BlockProduct {
   static bool takes(const MatmulSpec& spec);
   explicit BlockProduct(const MatmulSpec& spec);  // with its leading dimensions
 
-  std::size_t thread_bytes() const noexcept;
-  // The sum over k runs in an order fixed by the spec. workspace: thread_bytes() for each thread, aligned to 64.
+  std::size_t workspace_bytes(int threads) const noexcept;
+  // The sum over k runs in an order fixed by the spec. workspace: workspace_bytes(threads), aligned to 64.
   void run(const ProductOperands& operands, void* workspace, int threads) const;
 
  private:
@@ -27,8 +27,12 @@ class BlockProduct {
   struct Part {
     std::int64_t tile, end_tile, panel, end_panel;
   };
-  void run_part(const ProductOperands& o, char* workspace, int thread, int threads) const;
+  int team_of(int threads) const noexcept;
+  int parts_across(int threads) const noexcept;
   Part part_of(int thread, int threads) const noexcept;
+  std::int64_t width_for(int team) const noexcept;
+  std::size_t thread_bytes(std::int64_t width) const noexcept;
+  void run_part(const ProductOperands& o, char* memory, std::int64_t width, const Part& part) const;
   void run_block(const ProductOperands& o, const Block& block) const;
   void pack_panel(const ProductOperands& o, const Block& block, std::int64_t panel) const;
   const float* tile_of_a(const ProductOperands& o, const Block& block, std::int64_t tile) const;
@@ -38,7 +42,7 @@ class BlockProduct {
   const MicroTable* micro_;
   bool packs_a_ = false;  // else it is read where it is
   ProductTiles tiles_;
-  std::int64_t depth_ = 0, width_ = 0;  // of a block of B: rows, panels
+  std::int64_t depth_ = 0, width_ = 0;  // of a block of B: rows, panels at most
 };
 
 }  // namespace bp::cpu

@@ -77,7 +77,7 @@ std::size_t MatmulKernel::workspace_bytes(int threads) const noexcept {
   switch (method_) {
     case Method::direct:
     case Method::dots: return 0;
-    case Method::code: return static_cast<std::size_t>(threads) * code_->thread_bytes();
+    case Method::code: return code_->workspace_bytes(threads);
     case Method::packed_b:
       return whole_lines(static_cast<std::size_t>(work_.k * up_to(work_.n, micro_->lanes) * bytes));
     case Method::blocked:
