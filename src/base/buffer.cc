@@ -5,17 +5,17 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/pages.h"
 
 namespace bp {
 
 namespace {
 constexpr std::size_t kAlign = 64;
-constexpr std::size_t kSlack = 64;  // vector loads may read, never use, past the end
 }  // namespace
 
 Buffer Buffer::allocate(std::size_t bytes) {
   if (bytes > (std::size_t{1} << 46)) fail(ErrorKind::value, "cannot allocate {} bytes", bytes);
-  const std::size_t rounded = (bytes + kSlack + kAlign - 1) / kAlign * kAlign;
+  const std::size_t rounded = (bytes + kReadableBehind + kAlign - 1) / kAlign * kAlign;
   void* memory = std::aligned_alloc(kAlign, rounded);
   if (memory == nullptr) fail(ErrorKind::value, "cannot allocate {} bytes: the system has no more memory", bytes);
   Buffer b;

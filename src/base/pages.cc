@@ -16,7 +16,6 @@ namespace bp {
 namespace {
 
 constexpr std::size_t kPage = std::size_t{2} << 20, kLeast = 2 * kPage;
-constexpr std::size_t kBehind = 64;  // readable, as Buffer::allocate leaves it
 
 struct Mapping {
   explicit Mapping(std::size_t size)
@@ -34,7 +33,7 @@ struct Mapping {
 
 Buffer allocate_pages(std::size_t bytes) {
   if (bytes < kLeast || bytes > (std::size_t{1} << 46)) return Buffer::allocate(bytes);
-  const auto mapping = std::make_shared<Mapping>(bytes + kBehind + kPage);
+  const auto mapping = std::make_shared<Mapping>(bytes + kReadableBehind + kPage);
   if (mapping->base == MAP_FAILED)
     fail(ErrorKind::value, "cannot allocate {} bytes: the system has no more memory", bytes);
   const std::uintptr_t begin = (reinterpret_cast<std::uintptr_t>(mapping->base) + kPage - 1) / kPage * kPage;

@@ -152,7 +152,8 @@ void check_packed(const MatmulSpec& s, int threads) {
   for (std::size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], want[i], tolerance) << "element " << i;
   auto again = residual;  // C may alias the residual
   product.run({a.data(), packed, bias.data(), s.residual ? again.data() : residual.data(), again.data()}, workspace, 1);
-  if (!s.accumulate) ASSERT_EQ(again, got);
+  if (s.accumulate) return;
+  ASSERT_EQ(again, got);
 }
 
 TEST(Matmul, PackedBefore) {

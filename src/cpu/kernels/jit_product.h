@@ -1,5 +1,5 @@
 // Machine code for the register tiles of large f32 products on AVX-512: up to 14 rows of C by up to 32 columns stay in
-// registers while the code walks k. Used by block_product.cc only.
+// registers while the code walks k. Used by product_tiles.cc only.
 #pragma once
 
 #include <cstddef>
